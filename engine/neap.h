@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/* neap.h - the engine's whole public face.
+ *
+ * Time    neap_ns: nanoseconds of one monotonic clock, signed, so differences need no care.
+ *         Instants are nouns (now, at, due, deadline); durations end in _ns. Rings 0 and 1 never
+ *         read a clock: 'now' is a parameter, in [0, neap_horizon]; beyond it time stands still.
+ * Memory  structs shown here are the caller's and hold no hidden allocation; a limiter may lie on
+ *         the heap, in a static or in shared memory. Zeroed is not ready: call _init. Opaque
+ *         ones come from _open and go to _close, and allocate only where it says so.
+ * Errors  0 or more, or a negative NEAP_E*; outputs are written on success only. "Not yet" is an
+ *         answer, not an error. Misuse (a cost below 0, a NULL) is caught by assert.
+ * Threads gcra, semaphore and pause are single words touched atomically: any number of threads or
+ *         processes may use one. Everything else belongs to one thread at a time.
+ *
+ * The text between the cut marks is what Lua is given, byte for byte: no preprocessor there, and
+ * no number that needs 64 bits.
+ */
+#ifndef NEAP_H
+#define NEAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+/* ---- cut ---- */
+typedef int64_t neap_ns;
+
+enum {
+	NEAP_OK = 0,
+	NEAP_ERANGE = -1,   /* a number outside its documented range */
+	NEAP_ENOMEM = -2,   /* the allocator said no; nothing changed */
+	NEAP_EFULL = -3,    /* a stated bound is reached; nothing changed */
+	NEAP_ESYS = -4,     /* the operating system refused; errno says why */
+	NEAP_ECORRUPT = -5, /* an invariant does not hold (only from _check) */
+};
+
+extern const char neap_version[];      /* "0.1.0" */
+extern const neap_ns neap_never;       /* no instant: waiting is vain */
+extern const neap_ns neap_on_give;     /* no instant known: when somebody gives a permit back */
+extern const neap_ns neap_horizon;     /* the last instant, 2^60 ns (36 years) */
+
+/* ==== ring 0: gcra, a rate ============================================================== */
+
+/* A rate remembered as one word. Read the fields, write through the functions. */
+struct neap_gcra {
+	int64_t tat;        /* theoretical arrival time, in units; one token is 2^shift units */
+	int64_t burst;      /* units, below 2^60: how far tat may run ahead of the clock */
+	uint64_t speed[2];  /* units per ns, 4.124 fixed point, low word first */
+	uint64_t pace[2];   /* ns per unit, fixed point with 64 + pace_shift fraction bits */
+	uint8_t shift;
+	uint8_t pace_shift;
+};
+
+/* Allow 'amount' tokens per 'period_ns', at most 'burst' at once, starting full. All three from
+ * 1; amount / period_ns up to 6 tokens per ns; burst and amount below 2^59. NEAP_ERANGE
+ * otherwise, and *g is untouched. Source: ITU-T I.371, virtual scheduling form. */
+int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst);
+
+/* The first instant at which 'cost' (>= 0 tokens) conforms: up to 'now' means go, later means
+ * wait until then, neap_never means cost > burst. */
+neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now);
+
+/* Spend 'cost' if it conforms at 'now'; the answer is that of _when, and up to 'now' means spent. */
+neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now);
+
+/* Charge 'used' instead of the 'cost' that was spent before: gives back, or borrows from the
+ * future, which later takes then wait for. */
+void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns now);
+
+/* Whole tokens that could be taken at 'now'; below 0 after borrowing. */
+int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
+
+/* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
+void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
+
+/* ==== ring 0: semaphore, permits in flight ============================================== */
+
+struct neap_semaphore {
+	int64_t limit;      /* permits, >= 1 */
+	int64_t in_use;     /* permits out; above limit after an overdraw or a lowered limit */
+	int32_t overdraw;   /* 1: any cost goes while in_use < limit; 0: only what fits */
+};
+
+/* 'limit' from 1 to 2^59; 'overdraw' 0 or 1. NEAP_ERANGE otherwise. */
+int neap_semaphore_init(struct neap_semaphore *s, int64_t limit, int overdraw);
+/* 'now', neap_on_give, or neap_never for a cost above the limit (not with overdraw). */
+neap_ns neap_semaphore_when(const struct neap_semaphore *s, int64_t cost, neap_ns now);
+neap_ns neap_semaphore_take(struct neap_semaphore *s, int64_t cost, neap_ns now);
+/* Return 'cost' permits. More than are out is misuse; without asserts in_use stops at 0. */
+void neap_semaphore_give(struct neap_semaphore *s, int64_t cost);
+
+/* ==== ring 0: window, an exact sliding log ============================================== */
+
+struct neap_stamp { neap_ns at; int64_t cost; };
+
+/* At most 'limit' tokens in any half-open span of window_ns: a grant leaves exactly one window
+ * after it came. The log is the caller's and is the bound: when all 'size' entries are in the
+ * window the next grant waits for the oldest to leave, so 'limit' entries always suffice (grants
+ * of one instant share an entry). One owner at a time. */
+struct neap_window {
+	struct neap_stamp *log;   /* ring of 'size' entries, oldest at 'first' */
+	int64_t limit;            /* tokens */
+	neap_ns window_ns;
+	int64_t used;             /* tokens in the log, left ones included until noticed */
+	uint32_t size, first, count;
+};
+
+/* limit 1 to 2^59, window_ns from 1, size from 1. NEAP_ERANGE otherwise. */
+int neap_window_init(struct neap_window *w, int64_t limit, neap_ns window_ns,
+		     struct neap_stamp *log, uint32_t size);
+neap_ns neap_window_when(const struct neap_window *w, int64_t cost, neap_ns now);
+neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now);
+/* Change what was spent at instant 'at' from 'cost' to 'used', if it is still in the window. */
+void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at);
+int64_t neap_window_available(const struct neap_window *w, neap_ns now);
+
+/* ==== ring 0: pause, nobody before an instant =========================================== */
+
+struct neap_pause { neap_ns until; };
+
+void neap_pause_init(struct neap_pause *p);
+neap_ns neap_pause_when(const struct neap_pause *p, neap_ns now);
+/* Pause until 'until', never shortening a longer pause. Answers the pause in force. */
+neap_ns neap_pause_extend(struct neap_pause *p, neap_ns until);
+void neap_pause_clear(struct neap_pause *p);
+
+/* ==== ring 0: limiter, the tagged union and all-of ====================================== */
+
+enum { NEAP_GCRA = 1, NEAP_SEMAPHORE, NEAP_WINDOW, NEAP_PAUSE };
+enum { NEAP_SUCCESS = 0, NEAP_FAILURE = 1, NEAP_IGNORE = 2 };   /* how a permit came back */
+enum { NEAP_COSTS = 8, NEAP_TERMS = 64 };                       /* per request; per all-of */
+
+struct neap_limiter {
+	int32_t kind;
+	union {
+		struct neap_gcra gcra;
+		struct neap_semaphore semaphore;
+		struct neap_window window;
+		struct neap_pause pause;
+	} as;
+};
+
+/* The verbs, for any kind. _when and _take as above. _give returns permits with an outcome
+ * (NEAP_SUCCESS..NEAP_IGNORE); what time gives back by itself is not given. _settle changes
+ * 'cost', spent at instant 'at', into 'used'; with used 0 it undoes the take. */
+neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now);
+neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now);
+void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns now);
+void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
+			 neap_ns now);
+/* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
+int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
+int64_t neap_limiter_capacity(const struct neap_limiter *l);
+/* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
+neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now);
+
+/* One limiter's part in a composite: it is asked for multiplier * request.cost[cost]. */
+struct neap_term {
+	struct neap_limiter *limiter;
+	int64_t multiplier;   /* >= 1 */
+	int32_t cost;         /* 0 .. NEAP_COSTS - 1 */
+};
+
+/* All terms or none. Terms of one limiter stand next to each other and are charged as a sum; up
+ * to NEAP_TERMS terms, none at all is no limit. Terms and limiters are the caller's and stay
+ * where they are while a request on them is queued. */
+struct neap_all {
+	const struct neap_term *terms;
+	int32_t count;
+};
+
+/* The first instant at which every term conforms (the maximum), and in *bound (may be NULL) the
+ * index of the term that decides it, -1 when nothing stands in the way. cost[NEAP_COSTS] are
+ * tokens, each 0 to 2^59; terms whose cost is 0 are not asked. */
+neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now,
+		      int32_t *bound);
+/* Take from all terms at 'now' or from none; answers as _when, up to 'now' means taken. A race
+ * lost on a shared word gives the others back and asks again. */
+neap_ns neap_all_take(const struct neap_all *all, const int64_t *cost, neap_ns now,
+		      int32_t *bound);
+/* _take for one who stood in line since before 'at', the first instant that conforms: charged in
+ * units at the exact moment the tokens arrived, so nothing is lost to rounding. */
+neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns at,
+		       int32_t *bound);
+void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns now);
+void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int64_t *used,
+		     neap_ns at, neap_ns now);
+/* 0, or NEAP_ERANGE: a NULL, too many terms, a multiplier or cost index outside its range, or
+ * terms of one limiter that do not stand together. */
+int neap_all_check(const struct neap_all *all);
+
+/* ==== ring 0: cell ====================================================================== */
+/* ==== end of cell ==== */
+
+/* ==== ring 1: wheel, timers ============================================================= */
+
+/* Timers are small integers, 0 .. capacity - 1, each set or not. */
+struct neap_wheel;
+
+/* Room for 'capacity' timers (1 to 2^31 - 1), all memory at once: 20 bytes each and 300 KiB. NULL
+ * when there is no memory. */
+struct neap_wheel *neap_wheel_open(uint32_t capacity, neap_ns now);
+void neap_wheel_close(struct neap_wheel *w);
+/* (Re)set timer 'id' to instant 'due'; one that is past is due at once. */
+void neap_wheel_set(struct neap_wheel *w, uint32_t id, neap_ns due);
+/* Unset it; harmless when it is not set. */
+void neap_wheel_cancel(struct neap_wheel *w, uint32_t id);
+/* Take out the timer due first, if due by 'now': its id, in exact order of (due, id), its instant
+ * in *due; else -1. Call until -1: that last call also tidies up, a bounded amount. */
+int64_t neap_wheel_pop(struct neap_wheel *w, neap_ns now, neap_ns *due);
+/* No timer is due before this; neap_never when none is set. Exact within 4 ms of the last pop,
+ * else never late and less than 0.4 % of the distance early. */
+neap_ns neap_wheel_next(struct neap_wheel *w);
+uint32_t neap_wheel_count(const struct neap_wheel *w);
+/* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
+int neap_wheel_check(const struct neap_wheel *w);
+
+/* ==== ring 1: keys ====================================================================== */
+/* ==== end of keys ==== */
+
+/* ==== ring 1: engine, waiting =========================================================== */
+
+/* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. */
+struct neap_engine;
+
+enum {
+	NEAP_GRANTED = 1,   /* taken, at 'at' */
+	NEAP_WAITING,       /* in line under 'ticket'; 'at' is the earliest it can be */
+	NEAP_REFUSED,       /* not now; 'at' is the earliest, 'bound' what stands in the way */
+	NEAP_NEVER,         /* a cost above a capacity; 'bound' which */
+	NEAP_TIMEOUT,       /* the deadline came, or cannot be met: then 'at' is the earliest */
+	NEAP_CANCELLED,
+	NEAP_WOKEN,         /* a sleep is over */
+	NEAP_QUEUE_FULL,    /* all waiters_max places are taken */
+};
+
+struct neap_request {
+	const struct neap_all *all;
+	neap_ns deadline;             /* an instant; neap_never waits as long as it takes */
+	int64_t cost[8];              /* NEAP_COSTS tokens each, 0 to 2^59 */
+};
+
+struct neap_answer {
+	int32_t status;
+	int32_t bound;    /* index into all->terms of what binds, or -1 */
+	neap_ns at;       /* see the status; neap_on_give when only a give can tell */
+	int64_t ticket;   /* NEAP_WAITING only: 1 to 2^53 - 1, so a Lua number holds it */
+	int64_t ahead;    /* waiters that go first */
+};
+
+/* How a ticket ended. Every ticket ends exactly once. */
+struct neap_completion {
+	int64_t ticket;
+	neap_ns at;       /* the exact instant, which may lie before the 'now' that noticed it */
+	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED or NEAP_WOKEN */
+	int32_t bound;    /* NEAP_TIMEOUT: what stood in the way */
+};
+
+/* Room for 'waiters_max' tickets at once (1 to 2^24), whose memory comes at once (128 bytes
+ * each); lines come as they are needed. NULL when there is no memory. */
+struct neap_engine *neap_engine_open(uint32_t waiters_max, neap_ns now);
+/* Tickets still open are forgotten, not completed. */
+void neap_engine_close(struct neap_engine *e);
+
+/* Every call below first lets all that was due by 'now' happen, each at its own instant. A 'now'
+ * that steps back counts as the latest one seen. */
+
+/* Take now or not at all, never overtaking those who wait for the same limiter: NEAP_GRANTED,
+ * NEAP_REFUSED or NEAP_NEVER. _peek answers the same and takes nothing. */
+void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_ns now,
+		     struct neap_answer *a);
+void neap_engine_peek(struct neap_engine *e, const struct neap_request *r, neap_ns now,
+		      struct neap_answer *a);
+/* Take now or stand in line: NEAP_GRANTED, NEAP_WAITING, or at once NEAP_NEVER, NEAP_TIMEOUT,
+ * NEAP_QUEUE_FULL. NEAP_ENOMEM when a line had no memory, and nothing was done. */
+int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, neap_ns now,
+			struct neap_answer *a);
+/* A ticket that ends with NEAP_WOKEN at 'until'. 0 when all places are taken. */
+int64_t neap_engine_sleep(struct neap_engine *e, neap_ns until, neap_ns now);
+/* End a ticket as NEAP_CANCELLED: 1, or 0 when it is unknown or has ended already (a grant that
+ * is not drained yet is the caller's, to use or give back). */
+int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now);
+/* Give back, or correct, what was granted; those who can go now are granted now. */
+void neap_engine_give(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
+		      int outcome, neap_ns now);
+void neap_engine_settle(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
+			const int64_t *used, neap_ns at, neap_ns now);
+/* The caller changed this limiter itself (refilled, raised, cleared): ask its waiters anew. */
+void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now);
+/* Let time pass. Answers the number of completions to drain. */
+int64_t neap_engine_advance(struct neap_engine *e, neap_ns now);
+/* When to call _advance next: no ticket ends by time before this. neap_never: none will. */
+neap_ns neap_engine_next_due(struct neap_engine *e);
+/* Move up to 'max' completions, in the order they happened, into out; the number moved. Their
+ * tickets are then free to be used again. */
+int64_t neap_engine_drain(struct neap_engine *e, struct neap_completion *out, int64_t max);
+
+struct neap_engine_stats {
+	int64_t waiting;       /* tickets standing in a line */
+	int64_t sleeping;
+	int64_t completed;     /* ended, not drained */
+	int64_t waiters_max;
+	int64_t lines;         /* distinct (all, costs in use) that somebody waits for */
+	int64_t wakeups;       /* heads asked because their time came or a permit did, ever */
+	int64_t granted;       /* tickets granted, ever */
+	int64_t bytes;         /* memory held */
+};
+void neap_engine_stats(const struct neap_engine *e, struct neap_engine_stats *out);
+/* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
+int neap_engine_check(const struct neap_engine *e);
+
+/* ==== ring 2: loop ====================================================================== */
+/* ==== end of loop ==== */
+
+/* ==== ring 2: resp, server ============================================================== */
+/* ==== end of server ==== */
+/* ---- cut ---- */
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif
