@@ -193,6 +193,36 @@ void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int6
 int neap_all_check(const struct neap_all *all);
 
 /* ==== ring 0: cell ====================================================================== */
+
+/* The arithmetic of redis-cell, one word of state per key: 'tat', an instant, free (as good as
+ * new) once it is no later than now. Whole nanoseconds per token, as that module has it; own
+ * limits use gcra, which keeps the fraction. */
+struct neap_cell {
+	neap_ns interval_ns;   /* one token, rounded down to a whole ns, >= 1 */
+	neap_ns tolerance_ns;  /* interval_ns * limit, at most 2^62 */
+	int64_t limit;         /* tokens at once: max_burst + 1 */
+};
+
+/* What CL.THROTTLE replies, in its order, and the word to keep. */
+struct neap_cell_reply {
+	int64_t limited;       /* 1: refused */
+	int64_t limit;         /* tokens */
+	int64_t remaining;     /* tokens that could follow now */
+	int64_t retry_s;       /* seconds, any started ms counts; -1: granted, or never possible */
+	int64_t reset_s;       /* seconds until all of the limit is free again */
+	neap_ns tat;           /* store this; equal to what was given when nothing was spent */
+};
+
+/* count tokens per period_ns and max_burst more at once. NEAP_ERANGE, *c untouched: max_burst
+ * below 0 or INT64_MAX, count or period_ns below 1, more than one token per ns, or a limit that
+ * takes longer than 2^62 ns to refill; _why then says which, in words for a caller (static
+ * text; NULL when _init would accept). */
+int neap_cell_init(struct neap_cell *c, int64_t max_burst, int64_t count, neap_ns period_ns);
+const char *neap_cell_why(int64_t max_burst, int64_t count, neap_ns period_ns);
+/* Spend 'quantity' (>= 0; 0 only looks) for a key whose word is 'tat' (any value up to now is a
+ * new key). Pure: the caller stores r->tat. */
+void neap_cell_take(const struct neap_cell *c, neap_ns tat, int64_t quantity, neap_ns now,
+		    struct neap_cell_reply *r);
 /* ==== end of cell ==== */
 
 /* ==== ring 1: wheel, timers ============================================================= */
@@ -219,6 +249,39 @@ uint32_t neap_wheel_count(const struct neap_wheel *w);
 int neap_wheel_check(const struct neap_wheel *w);
 
 /* ==== ring 1: keys ====================================================================== */
+
+/* A bounded table from key to one word, 16 bytes an entry. Words are instants (ns, or any unit
+ * that grows with the clock): an entry whose word is at or before 'clock' is what a new key would
+ * be, so it is free and is used again without being asked. Clocks are >= 0. One thread. */
+struct neap_keys;
+
+/* 'count_max' keys alive at once always fit (1 to 2^30; the last quarter above it may, too);
+ * 'secret' is 16 random bytes that keep strangers from choosing keys that collide. Starts with 8
+ * KiB and doubles, moving 16 entries per call, up to 20 bytes per key of the bound and half as
+ * much again while it moves. NULL when memory is refused or count_max is out of range. */
+struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret);
+void neap_keys_close(struct neap_keys *k);
+/* SipHash-1-3 of the key under the table's secret: what the calls below name a key by. */
+uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size);
+/* The word of the key, made (free) if it is not there: write an instant after 'clock' to keep
+ * it, or leave it. The pointer holds until the next call on the table. NULL when the table is at
+ * its bound and the 64 entries this key may use are all alive. */
+int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock);
+/* The same, but NULL when the key is not alive. Makes nothing. */
+int64_t *neap_keys_find(struct neap_keys *k, uint64_t hash, int64_t clock);
+/* How many are alive. Walks the table: about 1 ns per entry. */
+int64_t neap_keys_count(const struct neap_keys *k, int64_t clock);
+
+struct neap_keys_stats {
+	int64_t count_max;   /* as opened */
+	int64_t entries;     /* in the table now */
+	int64_t bytes;       /* memory held */
+	int64_t refused;     /* _at answered NULL, ever */
+	int64_t moving;      /* entries of the smaller table not moved yet */
+};
+void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out);
+/* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
+int neap_keys_check(const struct neap_keys *k, int64_t clock);
 /* ==== end of keys ==== */
 
 /* ==== ring 1: engine, waiting =========================================================== */
@@ -316,6 +379,158 @@ int neap_engine_check(const struct neap_engine *e);
 /* ==== end of loop ==== */
 
 /* ==== ring 2: resp, server ============================================================== */
+
+enum {
+	NEAP_ARGS = 256,               /* words in one command, its name included */
+	NEAP_BULK_BYTES = 65536,       /* in one word; as many in an inline command */
+	NEAP_QUERY_BYTES = 1048576,    /* one command, or what a client sent ahead of its turn */
+	NEAP_REPLY_BYTES = 1048576,    /* replies a client has not fetched; more cuts it off */
+};
+
+struct neap_span { const char *data; uint32_t size; };   /* size bytes, no end mark */
+
+/* Reads commands, of either protocol, from bytes that are the caller's. */
+struct neap_parse {
+	uint32_t args_max, bulk_max;   /* in: NEAP_ARGS and NEAP_BULK_BYTES, or less */
+	uint32_t login;                /* in: 1 before login: the limits' errors say so */
+	uint32_t used;                 /* out: bytes the command took, to skip before the next */
+	uint32_t need;                 /* out: asking again is vain with fewer bytes than this */
+	uint32_t argc;                 /* out: 0 for an empty line, which asks for no reply */
+	struct neap_span argv[256];    /* out: into the bytes, until they move */
+	char error[96];                /* out: "Protocol error: ...", NUL-terminated */
+};
+void neap_parse_init(struct neap_parse *p);
+/* The bytes from the end of the last command on, in any split: 1 a command (quotes of an inline
+ * one are resolved in place), 0 not whole yet, NEAP_ERANGE a protocol error, after which the
+ * connection is of no use. Looks at what came before again, at most NEAP_ARGS words of it. */
+int neap_parse(struct neap_parse *p, char *data, uint32_t size);
+
+/* Writes replies in RESP2 or RESP3 into memory that grows, up to limit. Zeroed but for 'limit' and
+ * 'proto' is ready; free(data) ends it. What does not fit, or finds no memory, sets 'failed', and
+ * from then on nothing is written. */
+struct neap_reply {
+	char *data;
+	uint32_t head, tail, room;   /* the replies are data[head .. tail) of room bytes */
+	uint32_t limit;              /* most bytes to hold */
+	uint8_t proto;               /* 2 or 3 */
+	uint8_t failed;
+};
+/* Text of _status and _error goes on one line: control bytes become blanks. _error's starts with
+ * its code ("ERR ..."). In RESP2 a map is an array of twice 'count', a set an array, a double and
+ * a verbatim a bulk, a bool an integer, nulls $-1 and *-1. Elements follow, by the caller. */
+void neap_reply_status(struct neap_reply *r, const char *text, size_t size);
+void neap_reply_error(struct neap_reply *r, const char *text, size_t size);
+void neap_reply_integer(struct neap_reply *r, int64_t value);
+void neap_reply_bulk(struct neap_reply *r, const char *data, size_t size);
+void neap_reply_verbatim(struct neap_reply *r, const char *data, size_t size);   /* as txt: */
+void neap_reply_double(struct neap_reply *r, double value);
+void neap_reply_bool(struct neap_reply *r, int value);
+void neap_reply_null(struct neap_reply *r);
+void neap_reply_null_array(struct neap_reply *r);
+void neap_reply_array(struct neap_reply *r, uint32_t count);
+void neap_reply_map(struct neap_reply *r, uint32_t count);
+void neap_reply_set(struct neap_reply *r, uint32_t count);
+void neap_reply_push(struct neap_reply *r, uint32_t count);
+void neap_reply_raw(struct neap_reply *r, const char *data, size_t size);        /* as it is */
+/* How many bytes the first whole reply in data takes, nested ones included: more than 0, 0 not
+ * whole yet, NEAP_ERANGE no reply. */
+int64_t neap_reply_measure(const char *data, size_t size);
+
+/* Clients over TCP and Unix sockets. Commands are pulled, nothing calls back. One thread, that of
+ * the loop. A client is named by a number, 1 to 2^53 - 1, never used twice. */
+struct neap_loop;
+struct neap_server;
+
+/* Who may do what: a command's 'need' must be among a client's 'allow'. 0 needs nothing but being
+ * let in; NEAP_BEFORE_LOGIN not even that. */
+enum {
+	NEAP_ALLOW_ACQUIRE = 1, NEAP_ALLOW_READ = 2, NEAP_ALLOW_EVENTS = 4, NEAP_ALLOW_ADMIN = 8,
+	NEAP_ALLOW_ALL = 15, NEAP_BEFORE_LOGIN = 16,
+};
+
+/* On 'loop', which outlives it; clients_max from 1 to 65536, cut to the descriptors the process
+ * may have less 32. Clients are let in at once until _guard says otherwise. NULL without memory. */
+struct neap_server *neap_server_open(struct neap_loop *loop, uint32_t clients_max);
+/* Close every socket at once, unlink Unix sockets that are ours. */
+void neap_server_close(struct neap_server *s);
+/* From now on newcomers must log in first. Before that they have 10 words of 16 KiB. */
+void neap_server_guard(struct neap_server *s);
+/* Listen on "127.0.0.1:6390", "[::1]:6390", "localhost:0" or "unix:/path"; again for more. The
+ * number of the listener, from 0, or NEAP_ESYS, NEAP_ERANGE (an address that reads wrong, or not
+ * of this machine alone without _guard), NEAP_EFULL (16 are open), with one line in error. */
+int neap_server_listen(struct neap_server *s, const char *address, char *error, size_t size);
+/* Where it listens, the port that was given for :0 included; NULL when there is none. */
+const char *neap_server_address(const struct neap_server *s, int listener);
+/* Accept nobody any more; those who are in stay. */
+void neap_server_drain(struct neap_server *s);
+
+/* Make a command known: its name (any case, up to 31 bytes), how many words it has with its name
+ * (-n: n or more) and what it needs. Its kind, from 1; again for a name, its kind with what is
+ * new. Unknown commands, wrong numbers of words and missing rights are answered in C, as are
+ * PING and ECHO, and with _throttle CL.THROTTLE and GCRA. NEAP_ERANGE, or NEAP_EFULL at 128. */
+int neap_server_define(struct neap_server *s, const char *name, int arity, uint32_t need);
+/* Answer CL.THROTTLE and GCRA from this table, which outlives the server. NULL: hand them up. */
+void neap_server_throttle(struct neap_server *s, struct neap_keys *keys);
+
+enum { NEAP_CLOSED = 0 };              /* the kind that says a client is gone */
+
+struct neap_command {
+	int64_t client;
+	int32_t kind;                  /* from _define, or NEAP_CLOSED */
+	uint32_t argc;                 /* 1 and more */
+	uint32_t allow;                /* the client's rights */
+	uint32_t proto;                /* 2 or 3 */
+	const char *note;              /* NEAP_CLOSED: why, when that is worth a line in a log */
+	struct neap_span argv[256];    /* argv[0] is the name as sent; until the next _next */
+};
+/* The next command: 1, or 0 when this turn has no more (64 per client, 16,384 in all, so that
+ * timers are served; the rest comes next turn, which then does not sleep). A client that is gone
+ * says NEAP_CLOSED exactly once, after its last command. Call until 0 after every turn of the
+ * loop; replies are sent when the loop goes to sleep, or when _next moves on. */
+int neap_server_next(struct neap_server *s, neap_ns now, struct neap_command *out);
+/* Where to write a reply, right now: valid until the next call of any other neap_server_*. One
+ * that is gone, or asked for silence, has a writer, too, that keeps nothing. */
+struct neap_reply *neap_server_reply(struct neap_server *s, int64_t client);
+
+/* The next ones answer 0, or NEAP_ERANGE when the client is gone or a value is out of range. */
+
+/* Read no further command of this client until _resume; that it hangs up is seen all the same. */
+int neap_server_park(struct neap_server *s, int64_t client);
+int neap_server_resume(struct neap_server *s, int64_t client);
+/* Send what is written (10 s at most), then close. NEAP_CLOSED follows. */
+int neap_server_hang_up(struct neap_server *s, int64_t client);
+/* Let it in as 'user' (up to 63 bytes) with these rights; or put it out again, as it came. */
+int neap_server_login(struct neap_server *s, int64_t client, const char *user, uint32_t allow);
+int neap_server_logout(struct neap_server *s, int64_t client);
+int neap_server_speak(struct neap_server *s, int64_t client, int proto);   /* 2 or 3 */
+enum { NEAP_HEAR = 0, NEAP_MUTE, NEAP_MUTE_ONE };          /* CLIENT REPLY ON, OFF, SKIP */
+int neap_server_mute(struct neap_server *s, int64_t client, int how);
+enum { NEAP_NAME = 0, NEAP_LIB_NAME, NEAP_LIB_VERSION };   /* up to 127, 63 and 63 bytes */
+int neap_server_label(struct neap_server *s, int64_t client, int which, const char *text);
+
+struct neap_client {
+	int64_t id;
+	neap_ns since, last;             /* connected; last command */
+	int64_t commands;                /* ever */
+	const char *peer, *local;        /* addresses, as in _listen */
+	const char *user, *name, *lib_name, *lib_version, *command;   /* "" when not said */
+	int32_t fd;
+	uint32_t in_bytes, out_bytes;    /* buffered */
+	uint32_t allow;
+	uint8_t proto, parked, closing;
+};
+/* Its texts hold until the next call of any neap_server_*. */
+int neap_server_client(struct neap_server *s, int64_t client, struct neap_client *out);
+/* The oldest client younger than this one, 0 first: walks all of them. 0 at the end. */
+int64_t neap_server_after(struct neap_server *s, int64_t client);
+
+struct neap_server_stats {
+	int64_t clients, clients_max;
+	int64_t accepted, refused;       /* ever; refused: over clients_max, or no descriptor */
+	int64_t commands, in_bytes, out_bytes;   /* ever */
+	int64_t cut;                     /* clients closed by us for what they did, ever */
+};
+void neap_server_stats(const struct neap_server *s, struct neap_server_stats *out);
 /* ==== end of server ==== */
 /* ---- cut ---- */
 #pragma GCC visibility pop
