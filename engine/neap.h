@@ -512,7 +512,7 @@ struct neap_client {
 	int64_t id;
 	neap_ns since, last;             /* connected; last command */
 	int64_t commands;                /* ever */
-	const char *peer, *local;        /* addresses, as in _listen */
+	const char *addr, *laddr;        /* the peer's and ours, as in _listen */
 	const char *user, *name, *lib_name, *lib_version, *command;   /* "" when not said */
 	int32_t fd;
 	uint32_t in_bytes, out_bytes;    /* buffered */
