@@ -3,7 +3,7 @@
  *
  * Time    neap_ns: nanoseconds of one monotonic clock, signed, so differences need no care.
  *         Instants are nouns (now, at, due, deadline); durations end in _ns. Rings 0 and 1 never
- *         read a clock: 'now' is a parameter, in [0, neap_horizon]; beyond it time stands still.
+ *         read a clock: 'now' is a parameter, in [0, neap_horizon).
  * Memory  structs shown here are the caller's and hold no hidden allocation; a limiter may lie on
  *         the heap, in a static or in shared memory. Zeroed is not ready: call _init. Opaque
  *         ones come from _open and go to _close, and allocate only where it says so.
@@ -40,7 +40,7 @@ enum {
 extern const char neap_version[];      /* "0.1.0" */
 extern const neap_ns neap_never;       /* no instant: waiting is vain */
 extern const neap_ns neap_on_give;     /* no instant known: when somebody gives a permit back */
-extern const neap_ns neap_horizon;     /* the last instant, 2^60 ns (36 years) */
+extern const neap_ns neap_horizon;     /* 2^60 ns (36 years): beyond every clock */
 
 /* ==== ring 0: gcra, a rate ============================================================== */
 

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* gcra.c - the Generic Cell Rate Algorithm, in token space.
+ *
+ * A token bucket keeps two numbers, a level and the time it was true. GCRA keeps one: tat, where
+ * the clock must be for the bucket to be full again. The debt is the distance from the clock to
+ * tat, and it drains by itself as the clock moves:
+ *
+ *          clock           tat          clock + burst
+ *     -------|--------------|------------------|-------> units
+ *            |<--- debt --->|<----- room ----->|
+ *
+ * Units are tokens cut in 2^shift pieces, not nanoseconds: a cost is then a whole number of them
+ * and nothing accumulates. Kept in nanoseconds, 700,000 a second would be one per 1428.57 ns, and
+ * every grant would round again.
+ *
+ * Only the clock is rounded, afresh at each reading, and that exactly. With speed = num / den
+ * units per ns, in lowest terms, the clock is floor(now * num / den) for every now up to the
+ * horizon. A division would cost more than the rest together, so speed is kept as
+ * Q = floor(2^124 * num / den) + 1. Q is too large by at most 1, the product by now / 2^124 <=
+ * 2^-64, while the true value lies at least 1 / den >= 2^-60 below the next whole number: the
+ * floor is the same. The way back, ceil(units * den / num), uses P = floor(2^m * den / num) with
+ * m = 64 + bits(num), by the mirrored argument.
+ *
+ * What the rounding costs: a bucket that was idle starts its next interval up to one unit (at
+ * most 1 ns of refill) early, once per idle time, never adding up.
+ *
+ * Invariants, after every call:
+ *   0 < burst < 2^60, a multiple of 2^shift
+ *   tat - clock <= burst, unless a settle borrowed
+ *   a take never moves tat left
+ *   0 <= tat < 2^63
+ */
+#include "change.h"
+
+#include <assert.h>
+
+const neap_ns neap_never = INT64_MAX;
+const neap_ns neap_on_give = INT64_MAX - 1;
+const neap_ns neap_horizon = INT64_C(1) << 60;
+
+enum { SPEED_BITS = 124 };
+
+__extension__ typedef unsigned __int128 wide;
+
+static int64_t later(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static wide gcd(wide a, wide b)
+{
+	while (b) {
+		wide rest = a % b;
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
+static int bits(wide x)
+{
+	int n = 0;
+	for (; x; x >>= 1)
+		n++;
+	return n;
+}
+
+/* floor(num << shift / den), one bit at a time; the caller knows that it fits. */
+static wide shifted_ratio(wide num, wide den, int shift)
+{
+	wide quotient = num / den, rest = num % den;
+	while (shift--) {
+		rest <<= 1;
+		quotient = quotient << 1 | (rest >= den);
+		if (rest >= den)
+			rest -= den;
+	}
+	return quotient;
+}
+
+/* Where the clock stands, in units. Rounds down: what has not quite arrived is not there. */
+static int64_t clock_at(const struct neap_gcra *g, neap_ns now)
+{
+	uint64_t t = (uint64_t)now;
+	wide low = (wide)t * g->speed[0] >> 64;
+	return (int64_t)(((wide)t * g->speed[1] + low) >> (SPEED_BITS - 64));
+}
+
+/* The first nanosecond at which the clock stands at 'units' or beyond: late, never early. */
+static neap_ns reaches(const struct neap_gcra *g, int64_t units)
+{
+	wide low = (wide)(uint64_t)units * g->pace[0];
+	wide high = (wide)(uint64_t)units * g->pace[1] + (low >> 64);
+	wide whole = high >> g->pace_shift;
+	int rest = (high & (((wide)1 << g->pace_shift) - 1)) != 0 || (uint64_t)low != 0;
+	return whole >= (wide)neap_horizon ? neap_horizon : (neap_ns)whole + rest;
+}
+
+/* Where the clock must stand for 'cost' to conform: up to the clock itself means now. */
+static int64_t due_at(const struct neap_gcra *g, int64_t base, int64_t cost)
+{
+	return base - g->burst + (cost << g->shift);
+}
+
+static int64_t read_tat(const struct neap_gcra *g)
+{
+	return __atomic_load_n(&g->tat, __ATOMIC_RELAXED);
+}
+
+neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now)
+{
+	assert(cost >= 0 && now >= 0 && now < neap_horizon);
+	if (cost > g->burst >> g->shift)
+		return neap_never;
+	int64_t clock = clock_at(g, now);
+	int64_t due = due_at(g, later(read_tat(g), clock), cost);
+	return due <= clock ? now : reaches(g, due);
+}
+
+neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
+{
+	assert(cost >= 0 && now >= 0 && now < neap_horizon);
+	if (cost > g->burst >> g->shift)
+		return neap_never;
+	int64_t clock = clock_at(g, now);
+	int64_t tat = read_tat(g);
+	int64_t next;
+	do {
+		next = later(tat, clock) + (cost << g->shift);
+		if (next - g->burst > clock)
+			return reaches(g, next - g->burst);
+	} while (!__atomic_compare_exchange_n(&g->tat, &tat, next, 1, __ATOMIC_RELAXED,
+					      __ATOMIC_RELAXED));
+	return now;
+}
+
+neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, neap_ns since,
+		       struct neap_change *change)
+{
+	assert(cost >= 0 && at >= 0 && at < neap_horizon && since <= at);
+	if (cost > g->burst >> g->shift)
+		return neap_never;
+	int64_t clock = clock_at(g, at);
+	int64_t tat = read_tat(g);
+	int64_t base = later(tat, clock);
+	int64_t due = due_at(g, base, cost);
+	if (due > clock)
+		return reaches(g, due);
+	/* One who waited, and could not have gone 1 ns before: the token came between two readings
+	 * of the clock, and is charged at the moment it came. */
+	if (since < at) {
+		int64_t before = clock_at(g, at - 1);
+		if (due_at(g, later(tat, before), cost) > before)
+			base = later(tat, before);
+	}
+	int64_t by = cost << g->shift;
+	*change = (struct neap_change){&g->tat, tat, base + by, by};
+	return at;
+}
+
+neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now)
+{
+	if (cost > g->burst >> g->shift)
+		return neap_never;
+	int64_t clock = clock_at(g, now);
+	wide ahead_of_it = (wide)later(read_tat(g), clock) + ((wide)(uint64_t)ahead << g->shift);
+	wide spent = ahead_of_it + ((wide)(uint64_t)cost << g->shift);
+	if (spent <= (wide)clock + (wide)(uint64_t)g->burst)
+		return now;
+	wide due = spent - (wide)(uint64_t)g->burst;
+	return due > (wide)INT64_MAX ? neap_horizon : reaches(g, (int64_t)due);
+}
+
+/* Debt may be borrowed up to the end of the number line and no further. */
+static int64_t moved(int64_t tat, int64_t clock, wide by, int back)
+{
+	if (back)
+		return (wide)tat > by ? tat - (int64_t)by : 0;
+	int64_t base = later(tat, clock);
+	return (wide)base + by < (wide)INT64_MAX ? base + (int64_t)by : INT64_MAX;
+}
+
+void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns now)
+{
+	assert(cost >= 0 && used >= 0 && now >= 0 && now < neap_horizon);
+	int64_t clock = clock_at(g, now);
+	wide by = (wide)(uint64_t)(used < cost ? cost - used : used - cost) << g->shift;
+	int64_t tat = read_tat(g);
+	while (by && !__atomic_compare_exchange_n(&g->tat, &tat, moved(tat, clock, by, used < cost),
+						  1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
+int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now)
+{
+	int64_t clock = clock_at(g, now);
+	return (g->burst - (later(read_tat(g), clock) - clock)) >> g->shift;
+}
+
+void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now)
+{
+	int64_t full = g->burst >> g->shift;
+	int64_t missing = full - (tokens < 0 ? 0 : tokens > full ? full : tokens);
+	__atomic_store_n(&g->tat, clock_at(g, now) + (missing << g->shift), __ATOMIC_RELAXED);
+}
+
+int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst)
+{
+	const int64_t most = INT64_C(1) << 59;
+	if (amount <= 0 || period_ns <= 0 || burst <= 0 || amount >= most || burst >= most ||
+	    period_ns > neap_horizon || (wide)amount > (wide)period_ns * 6)
+		return NEAP_ERANGE;
+	/* fine units for slow rates: 2^30 units a second or more, while the burst stays below 2^60 */
+	uint8_t shift = 0;
+	while ((wide)amount << shift < (wide)period_ns + (wide)period_ns * 73741824 / 1000000000 &&
+	       burst < INT64_C(1) << (59 - shift))
+		shift++;
+	wide num = (wide)amount << shift, den = (wide)period_ns;
+	wide common = gcd(num, den);
+	num /= common;
+	den /= common;
+	wide speed = shifted_ratio(num, den, SPEED_BITS) + 1;
+	wide pace = shifted_ratio(den, num, 64 + bits(num));
+	*g = (struct neap_gcra){
+		.tat = 0,
+		.burst = burst << shift,
+		.speed = {(uint64_t)speed, (uint64_t)(speed >> 64)},
+		.pace = {(uint64_t)pace, (uint64_t)(pace >> 64)},
+		.shift = shift,
+		.pace_shift = (uint8_t)bits(num),
+	};
+	return NEAP_OK;
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+/* limiter.c - the algebra: any limiter, and all of several.
+ *
+ * A limiter maps (state, request, now) to an instant, the first at which the answer is yes.
+ * Instants are ordered so that "when somebody gives back" and "never" come last, so all-of is a
+ * maximum, and the term that holds the maximum is the answer to "why am I waiting?".
+ *
+ * The maximum is also exact, not a lower bound: nothing but a take or a settle makes a limiter's
+ * instant later, so at the maximum every term conforms if nobody came in between.
+ *
+ * To take all or nothing: plan every term, and if all say yes swap the words one by one. A word
+ * that another thread moved meanwhile is a lost race: the words swapped so far are swapped back, or
+ * where others have moved on meanwhile the cost is taken off, and everything is asked again. So an observer may
+ * see a take that is undone a moment later, which costs a neighbour a retry, never a token.
+ * Logs (window) have one owner and are written last, when nothing can fail any more.
+ */
+#include "change.h"
+
+#include <assert.h>
+#include <string.h>
+
+neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now)
+{
+	switch (l->kind) {
+	case NEAP_GCRA: return neap_gcra_when(&l->as.gcra, cost, now);
+	case NEAP_SEMAPHORE: return neap_semaphore_when(&l->as.semaphore, cost, now);
+	case NEAP_WINDOW: return neap_window_when(&l->as.window, cost, now);
+	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
+	}
+	assert(!"a limiter that was never initialised");
+	return neap_never;
+}
+
+neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
+{
+	switch (l->kind) {
+	case NEAP_GCRA: return neap_gcra_take(&l->as.gcra, cost, now);
+	case NEAP_SEMAPHORE: return neap_semaphore_take(&l->as.semaphore, cost, now);
+	case NEAP_WINDOW: return neap_window_take(&l->as.window, cost, now);
+	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
+	}
+	assert(!"a limiter that was never initialised");
+	return neap_never;
+}
+
+void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns now)
+{
+	assert(outcome >= NEAP_SUCCESS && outcome <= NEAP_IGNORE && now >= 0);
+	(void)outcome, (void)now;
+	if (l->kind == NEAP_SEMAPHORE)
+		neap_semaphore_give(&l->as.semaphore, cost);
+}
+
+void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
+			 neap_ns now)
+{
+	switch (l->kind) {
+	case NEAP_GCRA:
+		neap_gcra_settle(&l->as.gcra, cost, used, now);
+		break;
+	case NEAP_SEMAPHORE:
+		if (used <= cost)
+			neap_semaphore_give(&l->as.semaphore, cost - used);
+		else
+			neap_semaphore_add(&l->as.semaphore, used - cost);
+		break;
+	case NEAP_WINDOW:
+		neap_window_settle(&l->as.window, cost, used, at);
+		break;
+	}
+}
+
+int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
+{
+	switch (l->kind) {
+	case NEAP_GCRA: return neap_gcra_available(&l->as.gcra, now);
+	case NEAP_SEMAPHORE:
+		return l->as.semaphore.limit -
+		       __atomic_load_n(&l->as.semaphore.in_use, __ATOMIC_RELAXED);
+	case NEAP_WINDOW: return neap_window_available(&l->as.window, now);
+	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now) > now ? 0 : INT64_MAX;
+	}
+	return 0;
+}
+
+int64_t neap_limiter_capacity(const struct neap_limiter *l)
+{
+	switch (l->kind) {
+	case NEAP_GCRA: return l->as.gcra.burst >> l->as.gcra.shift;
+	case NEAP_SEMAPHORE: return l->as.semaphore.overdraw ? INT64_MAX : l->as.semaphore.limit;
+	case NEAP_WINDOW: return l->as.window.limit;
+	case NEAP_PAUSE: return INT64_MAX;
+	}
+	return 0;
+}
+
+/* A sum of costs, each up to 2^59 and so never near the end when there are few; more saturate. */
+static int64_t plus(int64_t a, int64_t b) { return a < INT64_MAX - b ? a + b : INT64_MAX; }
+
+neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now)
+{
+	neap_ns alone = neap_limiter_when(l, cost, now);
+	if (ahead == 0 || cost == 0 || alone == neap_never)
+		return alone;
+	switch (l->kind) {
+	case NEAP_GCRA: return neap_gcra_after(&l->as.gcra, ahead, cost, now);
+	case NEAP_SEMAPHORE:
+		return neap_limiter_available(l, now) >= plus(ahead, cost) ? alone : neap_on_give;
+	}
+	return alone;   /* a window or a pause: at least that long */
+}
+
+/* The cost of terms i.. that share a limiter; *next is the first that does not. */
+static int64_t cost_of(const struct neap_all *all, const int64_t *cost, int32_t i, int32_t *next)
+{
+	const struct neap_limiter *l = all->terms[i].limiter;
+	int64_t sum = 0;
+	for (; i < all->count && all->terms[i].limiter == l; i++) {
+		int64_t one, c = cost[all->terms[i].cost];
+		assert(c >= 0 && c <= INT64_C(1) << 59);
+		if (__builtin_mul_overflow(c, all->terms[i].multiplier, &one))
+			one = INT64_MAX;
+		sum = plus(sum, one);
+	}
+	*next = i;
+	return sum;
+}
+
+static neap_ns plan(struct neap_limiter *l, int64_t cost, neap_ns at, neap_ns since,
+		    struct neap_change *change)
+{
+	switch (l->kind) {
+	case NEAP_GCRA: return neap_gcra_plan(&l->as.gcra, cost, at, since, change);
+	case NEAP_SEMAPHORE: return neap_semaphore_plan(&l->as.semaphore, cost, at, change);
+	}
+	return neap_limiter_when(l, cost, at);
+}
+
+neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
+{
+	neap_ns latest = now;
+	int32_t binds = -1;
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		int64_t c = cost_of(all, cost, i, &next);
+		neap_ns at = c ? neap_limiter_when(all->terms[i].limiter, c, now) : now;
+		if (at > latest) {
+			latest = at;
+			binds = i;
+		}
+	}
+	if (bound)
+		*bound = binds;
+	return latest;
+}
+
+static int swap(int64_t *word, int64_t from, int64_t to)
+{
+	return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* Plan all, then swap all. 1 when taken; 0 when a race was lost and everything is as it was; the
+ * answer of _when in *at otherwise. */
+static int take_once(const struct neap_all *all, const int64_t *cost, neap_ns now, neap_ns since,
+		     neap_ns *at, int32_t *bound)
+{
+	struct neap_change change[NEAP_TERMS];
+	int32_t planned = 0, logs = 0;
+	*at = now;
+	*bound = -1;
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		struct neap_limiter *l = all->terms[i].limiter;
+		int64_t c = cost_of(all, cost, i, &next);
+		if (c == 0)
+			continue;
+		change[planned].word = NULL;
+		neap_ns when = plan(l, c, now, since, &change[planned]);
+		if (when > *at) {
+			*at = when;
+			*bound = i;
+		}
+		planned += change[planned].word != NULL;
+		logs += l->kind == NEAP_WINDOW;
+	}
+	if (*at > now)
+		return 1;
+	for (int32_t i = 0; i < planned; i++) {
+		if (swap(change[i].word, change[i].from, change[i].to))
+			continue;
+		while (i-- > 0)
+			if (!swap(change[i].word, change[i].to, change[i].from))
+				__atomic_fetch_sub(change[i].word, change[i].by, __ATOMIC_ACQ_REL);
+		return 0;
+	}
+	for (int32_t i = 0, next; logs && i < all->count; i = next) {
+		int64_t c = cost_of(all, cost, i, &next);
+		if (all->terms[i].limiter->kind == NEAP_WINDOW)
+			neap_window_take(&all->terms[i].limiter->as.window, c, now);
+	}
+	return 1;
+}
+
+static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now, neap_ns since,
+		    int32_t *bound)
+{
+	neap_ns at;
+	int32_t binds;
+	while (!take_once(all, cost, now, since, &at, &binds))
+		;
+	if (bound)
+		*bound = binds;
+	return at;
+}
+
+neap_ns neap_all_take(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
+{
+	return take(all, cost, now, now, bound);
+}
+
+neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns at, int32_t *bound)
+{
+	return take(all, cost, at, at - 1, bound);
+}
+
+void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns now)
+{
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		int64_t c = cost_of(all, cost, i, &next);
+		if (c)
+			neap_limiter_give(all->terms[i].limiter, c, outcome, now);
+	}
+}
+
+void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int64_t *used,
+		     neap_ns at, neap_ns now)
+{
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		int64_t c = cost_of(all, cost, i, &next);
+		int64_t u = cost_of(all, used, i, &next);
+		if (c != u)
+			neap_limiter_settle(all->terms[i].limiter, c, u, at, now);
+	}
+}
+
+int neap_all_check(const struct neap_all *all)
+{
+	if (all->count < 0 || all->count > NEAP_TERMS || (all->count && !all->terms))
+		return NEAP_ERANGE;
+	for (int32_t i = 0; i < all->count; i++) {
+		const struct neap_term *t = &all->terms[i];
+		if (!t->limiter || t->multiplier < 1 || t->cost < 0 || t->cost >= NEAP_COSTS)
+			return NEAP_ERANGE;
+		for (int32_t j = 0; j + 1 < i; j++)
+			if (all->terms[j].limiter == t->limiter && t[-1].limiter != t->limiter)
+				return NEAP_ERANGE;
+	}
+	return NEAP_OK;
+}

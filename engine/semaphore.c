@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* semaphore.c - permits in flight, counted or weighted, in one word.
+ *
+ * A cost is how many permits a call holds until it gives them back; a counting semaphore is one
+ * whose costs are 1. No instant can be computed here: a permit comes back when its holder says
+ * so, hence neap_on_give.
+ *
+ * Overdraw is for weights that exceed what is left, or all there is: while a single permit is
+ * free the heavy call goes, the level (limit - in_use) turns negative, and nobody follows until
+ * it is positive again. Without it such a call would starve, or could never run.
+ *
+ * Invariants: in_use >= 0; without overdraw in_use <= limit, unless the limit was lowered.
+ */
+#include "change.h"
+
+#include <assert.h>
+
+static int64_t read_in_use(const struct neap_semaphore *s)
+{
+	return __atomic_load_n(&s->in_use, __ATOMIC_RELAXED);
+}
+
+int neap_semaphore_init(struct neap_semaphore *s, int64_t limit, int overdraw)
+{
+	if (limit < 1 || limit > INT64_C(1) << 59 || (overdraw != 0 && overdraw != 1))
+		return NEAP_ERANGE;
+	*s = (struct neap_semaphore){.limit = limit, .in_use = 0, .overdraw = overdraw};
+	return NEAP_OK;
+}
+
+neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
+			    struct neap_change *change)
+{
+	assert(cost >= 0);
+	int64_t in_use = read_in_use(s);
+	if (cost > (s->overdraw ? INT64_C(1) << 59 : s->limit))
+		return neap_never;
+	if (s->overdraw ? in_use >= s->limit : in_use > s->limit - cost)
+		return cost ? neap_on_give : at;
+	*change = (struct neap_change){&s->in_use, in_use, in_use + cost, cost};
+	return at;
+}
+
+neap_ns neap_semaphore_when(const struct neap_semaphore *s, int64_t cost, neap_ns now)
+{
+	struct neap_change unused;
+	return neap_semaphore_plan((struct neap_semaphore *)(uintptr_t)s, cost, now, &unused);
+}
+
+neap_ns neap_semaphore_take(struct neap_semaphore *s, int64_t cost, neap_ns now)
+{
+	struct neap_change change = {0};
+	neap_ns at;
+	do {
+		at = neap_semaphore_plan(s, cost, now, &change);
+		if (at > now || !change.word)
+			return at;
+		/* acquire: what the last holder wrote is seen by the next */
+	} while (!__atomic_compare_exchange_n(change.word, &change.from, change.to, 1,
+					      __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
+	return at;
+}
+
+void neap_semaphore_add(struct neap_semaphore *s, int64_t cost)
+{
+	const int64_t most = INT64_C(1) << 60;
+	int64_t in_use = read_in_use(s), sum;
+	do
+		sum = in_use < most - cost ? in_use + cost : most;
+	while (!__atomic_compare_exchange_n(&s->in_use, &in_use, sum, 1, __ATOMIC_ACQUIRE,
+					    __ATOMIC_RELAXED));
+}
+
+void neap_semaphore_give(struct neap_semaphore *s, int64_t cost)
+{
+	assert(cost >= 0);
+	int64_t in_use = read_in_use(s), left;
+	do {
+		assert(cost <= in_use);
+		left = cost < in_use ? in_use - cost : 0;
+	} while (!__atomic_compare_exchange_n(&s->in_use, &in_use, left, 1, __ATOMIC_RELEASE,
+					      __ATOMIC_RELAXED));
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* window.c - an exact sliding log: at most 'limit' tokens in any span of one window.
+ *
+ * GCRA lets burst + rate through in some windows, a fixed counter twice its limit around the
+ * border. Providers that count "in the last 60 seconds" are met exactly only by remembering each
+ * grant until it leaves. That costs memory, so the log is bounded by its owner, and a full log
+ * waits for its oldest entry rather than forgetting one.
+ *
+ *      first                 first + count
+ *     -|--|----|--|-----|-------|--------> time
+ *      '-- leaves at at + window_ns
+ *
+ * Time decides what has left; entries are dropped only by a take, so asking stays const.
+ *
+ * Invariants: instants in the log do not decrease; used is the sum of the costs in the log.
+ */
+#include "neap.h"
+
+#include <assert.h>
+
+static struct neap_stamp *entry(const struct neap_window *w, uint32_t i)
+{
+	return &w->log[((uint64_t)w->first + i) % w->size];
+}
+
+static neap_ns leaves(const struct neap_window *w, const struct neap_stamp *s)
+{
+	return s->at < neap_horizon - w->window_ns ? s->at + w->window_ns : neap_horizon;
+}
+
+int neap_window_init(struct neap_window *w, int64_t limit, neap_ns window_ns,
+		     struct neap_stamp *log, uint32_t size)
+{
+	if (limit < 1 || limit > INT64_C(1) << 59 || window_ns < 1 || window_ns > neap_horizon ||
+	    !log || size < 1)
+		return NEAP_ERANGE;
+	*w = (struct neap_window){
+		.log = log, .limit = limit, .window_ns = window_ns, .size = size};
+	return NEAP_OK;
+}
+
+neap_ns neap_window_when(const struct neap_window *w, int64_t cost, neap_ns now)
+{
+	assert(cost >= 0);
+	if (cost > w->limit)
+		return neap_never;
+	if (cost == 0)
+		return now;
+	int64_t used = w->used;
+	uint32_t kept = w->count;
+	neap_ns at = now;
+	for (uint32_t i = 0; i < w->count; i++) {
+		const struct neap_stamp *s = entry(w, i);
+		/* an entry of this very instant is joined, so it needs no room in the log */
+		int joins = w->count && entry(w, w->count - 1)->at >= at;
+		int fits = used <= w->limit - cost && (kept < w->size || joins);
+		if (fits && leaves(w, s) > at)
+			break;
+		used -= s->cost;
+		kept--;
+		if (leaves(w, s) > at)
+			at = leaves(w, s);
+	}
+	return at;
+}
+
+neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now)
+{
+	neap_ns at = neap_window_when(w, cost, now);
+	if (at > now || cost == 0)
+		return at;
+	while (w->count && leaves(w, entry(w, 0)) <= now) {
+		w->used -= entry(w, 0)->cost;
+		w->first = (w->first + 1) % w->size;
+		w->count--;
+	}
+	struct neap_stamp *last = w->count ? entry(w, w->count - 1) : NULL;
+	if (last && last->at >= now)
+		last->cost += cost;   /* same instant, or a clock that stepped back */
+	else
+		*entry(w, w->count++) = (struct neap_stamp){now, cost};
+	w->used += cost;
+	return at;
+}
+
+void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at)
+{
+	assert(cost >= 0 && used >= 0);
+	uint32_t low = 0, high = w->count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		if (entry(w, middle)->at < at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	struct neap_stamp *s = entry(w, low);
+	if (low == w->count || s->at != at)
+		return;   /* it has left */
+	int64_t now_cost = s->cost - cost + used;
+	if (now_cost < 0)
+		now_cost = 0;
+	w->used += now_cost - s->cost;
+	s->cost = now_cost;
+}
+
+int64_t neap_window_available(const struct neap_window *w, neap_ns now)
+{
+	int64_t used = w->used;
+	for (uint32_t i = 0; i < w->count && leaves(w, entry(w, i)) <= now; i++)
+		used -= entry(w, i)->cost;
+	return w->limit - used;
+}
