@@ -376,6 +376,32 @@ void neap_engine_stats(const struct neap_engine *e, struct neap_engine_stats *ou
 int neap_engine_check(const struct neap_engine *e);
 
 /* ==== ring 2: loop ====================================================================== */
+
+/* The clock, the sockets' event loop, the signals, and one timer for everything that is due. One
+ * thread; a child process made by fork may not touch it. Nothing here calls back: a turn runs
+ * and returns, then its caller looks what there is to drain. */
+struct neap_loop;
+
+enum { NEAP_SIGINT = 1, NEAP_SIGTERM = 2, NEAP_SIGHUP = 4 };
+
+/* 'slack_ns', 0 to 1 s: the timer ends turns at least this far apart, so that under load one
+ * turn serves many; it makes no lone wait late. NULL when the system refuses: errno says why. */
+struct neap_loop *neap_loop_open(neap_ns slack_ns);
+/* Whatever watches sockets on it must be closed before. */
+void neap_loop_close(struct neap_loop *l);
+/* The clock: ns since the machine started, counting on while it sleeps. */
+neap_ns neap_loop_now(const struct neap_loop *l);
+/* Wait until something happens on a watched socket or signal, or 'until' has come, and see to it;
+ * answers the clock. 0 looks and does not wait, neap_never waits for events alone. It may return
+ * for no reason, never before all that has happened is seen to. */
+neap_ns neap_loop_turn(struct neap_loop *l, neap_ns until);
+/* End the turn under way, or else the next one, at once. From any thread or signal handler. */
+void neap_loop_stop(struct neap_loop *l);
+/* From now on these signals (a sum) end a turn and are remembered, instead of what the process
+ * did with them before; 0 gives them back. NEAP_EFULL when another loop has one of them. */
+int neap_loop_catch(struct neap_loop *l, int signals);
+/* The signals remembered since the last call, as a sum. */
+int neap_loop_signals(struct neap_loop *l);
 /* ==== end of loop ==== */
 
 /* ==== ring 2: resp, server ============================================================== */
