@@ -265,7 +265,7 @@ void neap_keys_close(struct neap_keys *k);
 uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size);
 /* The word of the key, made (free) if it is not there: write an instant after 'clock' to keep
  * it, or leave it. The pointer holds until the next call on the table. NULL when the table is at
- * its bound and the 64 entries this key may use are all alive. */
+ * its bound and the 512 entries this key may use are all alive. */
 int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock);
 /* The same, but NULL when the key is not alive. Makes nothing. */
 int64_t *neap_keys_find(struct neap_keys *k, uint64_t hash, int64_t clock);
