@@ -392,13 +392,13 @@ void neap_loop_close(struct neap_loop *l);
 /* The clock: ns since the machine started, counting on while it sleeps. */
 neap_ns neap_loop_now(const struct neap_loop *l);
 /* Wait until something happens on a watched socket or signal, or 'until' has come, and see to it;
- * answers the clock. 0 looks and does not wait, neap_never waits for events alone. It may return
- * for no reason, never before all that has happened is seen to. */
+ * answers the clock. 0 looks and does not wait, neap_never waits for events alone. A turn may end
+ * for no visible reason, so look again. */
 neap_ns neap_loop_turn(struct neap_loop *l, neap_ns until);
 /* End the turn under way, or else the next one, at once. From any thread or signal handler. */
 void neap_loop_stop(struct neap_loop *l);
 /* From now on these signals (a sum) end a turn and are remembered, instead of what the process
- * did with them before; 0 gives them back. NEAP_EFULL when another loop has one of them. */
+ * did with them before; 0 gives them back. NEAP_EFULL when another loop catches. */
 int neap_loop_catch(struct neap_loop *l, int signals);
 /* The signals remembered since the last call, as a sum. */
 int neap_loop_signals(struct neap_loop *l);
