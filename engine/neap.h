@@ -119,7 +119,7 @@ int64_t neap_window_available(const struct neap_window *w, neap_ns now);
 
 /* ==== ring 0: pause, nobody before an instant =========================================== */
 
-struct neap_pause { neap_ns until; };
+struct neap_pause { neap_ns ends; };   /* the instant; 0 when none was set */
 
 void neap_pause_init(struct neap_pause *p);
 neap_ns neap_pause_when(const struct neap_pause *p, neap_ns now);
@@ -230,8 +230,8 @@ void neap_cell_take(const struct neap_cell *c, neap_ns tat, int64_t quantity, ne
 /* Timers are small integers, 0 .. capacity - 1, each set or not. */
 struct neap_wheel;
 
-/* Room for 'capacity' timers (1 to 2^31 - 1), all memory at once: 20 bytes each and 300 KiB. NULL
- * when there is no memory. */
+/* Room for 'capacity' timers (1 to 2^30), all memory at once: 20 bytes each and 400 KB. NULL when
+ * there is no memory. */
 struct neap_wheel *neap_wheel_open(uint32_t capacity, neap_ns now);
 void neap_wheel_close(struct neap_wheel *w);
 /* (Re)set timer 'id' to instant 'due'; one that is past is due at once. */
@@ -241,8 +241,8 @@ void neap_wheel_cancel(struct neap_wheel *w, uint32_t id);
 /* Take out the timer due first, if due by 'now': its id, in exact order of (due, id), its instant
  * in *due; else -1. Call until -1: that last call also tidies up, a bounded amount. */
 int64_t neap_wheel_pop(struct neap_wheel *w, neap_ns now, neap_ns *due);
-/* No timer is due before this; neap_never when none is set. Exact within 4 ms of the last pop,
- * else never late and less than 0.4 % of the distance early. */
+/* No timer is due before this; neap_never when none is set. Exact, unless a timer nearby was
+ * cancelled: then it may be that one's instant. */
 neap_ns neap_wheel_next(struct neap_wheel *w);
 uint32_t neap_wheel_count(const struct neap_wheel *w);
 /* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */

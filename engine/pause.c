@@ -9,23 +9,23 @@
 
 #include <assert.h>
 
-void neap_pause_init(struct neap_pause *p) { p->until = 0; }
+void neap_pause_init(struct neap_pause *p) { p->ends = 0; }
 
 neap_ns neap_pause_when(const struct neap_pause *p, neap_ns now)
 {
-	neap_ns until = __atomic_load_n(&p->until, __ATOMIC_RELAXED);
+	neap_ns until = __atomic_load_n(&p->ends, __ATOMIC_RELAXED);
 	return until > now ? until : now;
 }
 
 neap_ns neap_pause_extend(struct neap_pause *p, neap_ns until)
 {
 	assert(until >= 0);
-	neap_ns was = __atomic_load_n(&p->until, __ATOMIC_RELAXED);
+	neap_ns was = __atomic_load_n(&p->ends, __ATOMIC_RELAXED);
 	while (was < until)
-		if (__atomic_compare_exchange_n(&p->until, &was, until, 1, __ATOMIC_RELAXED,
+		if (__atomic_compare_exchange_n(&p->ends, &was, until, 1, __ATOMIC_RELAXED,
 						__ATOMIC_RELAXED))
 			return until;
 	return was;
 }
 
-void neap_pause_clear(struct neap_pause *p) { __atomic_store_n(&p->until, 0, __ATOMIC_RELAXED); }
+void neap_pause_clear(struct neap_pause *p) { __atomic_store_n(&p->ends, 0, __ATOMIC_RELAXED); }
