@@ -1,0 +1,412 @@
+--- Notation: how people write limits, sizes and times, and how neap writes them back.
+--
+--   limit    = "unlimited" | "closed" | amount "in flight" | rate
+--   rate     = amount ("/" | "per") span {mod}          100/min burst 20, 1 per 30 days
+--   amount   = number [k|M|G|Ki|Mi|Gi] [B]              1_000, 1.5M, 5MB = 5e6, 5MiB = 5 * 2^20
+--   span     = [number] unit                            s, 2s, 30 days
+--   mod      = "burst" amount | "smooth" | "sliding" | "fixed"
+--   duration = number unit {number unit}                250ms, 1m30s
+--
+-- Every value is a whole number up to 2^53, kept exactly: a decimal is a fraction of two integers
+-- until its suffix made it whole, never a float. What is not whole or does not fit is refused.
+--
+-- A grammar stops at the first byte that cannot be right: that is an 'oops', an alternative that
+-- throws instead of matching. So each answer is a value, or nil, message, position, hint.
+local lpeg = require "lpeg"
+
+local P, R, S, V = lpeg.P, lpeg.R, lpeg.S, lpeg.V
+local C, Cc, Cmt, Cp, Ct = lpeg.C, lpeg.Cc, lpeg.Cmt, lpeg.Cp, lpeg.Ct
+local error, getmetatable, ipairs, pairs = error, getmetatable, ipairs, pairs
+local pcall, setmetatable, tonumber, type = pcall, setmetatable, tonumber, type
+local floor, min = math.floor, math.min
+local concat, sort = table.concat, table.sort
+
+local notation = {}
+
+local MOST = 2 ^ 53           -- up to here a Lua number is an exact integer
+local LONGEST = "2^53 ns, 104 days"
+local MOST_FRACTION = 15      -- digits after the point: 10^15 is exact, too
+local LONGEST_WORD = 40       -- nobody means a word by something longer
+
+local SCALES = { k = 1e3, M = 1e6, G = 1e9, Ki = 2 ^ 10, Mi = 2 ^ 20, Gi = 2 ^ 30 }
+for _, name in ipairs { "k", "M", "G", "Ki", "Mi", "Gi" } do SCALES[name .. "B"] = SCALES[name] end
+SCALES.B = 1
+
+local UNITS = {}              -- name -> ns
+for ns, names in pairs {
+  [1]         = "ns nanosecond nanoseconds",
+  [1e3]       = "us µs microsecond microseconds",
+  [1e6]       = "ms millisecond milliseconds",
+  [1e9]       = "s sec secs second seconds",
+  [60e9]      = "m min mins minute minutes",
+  [3600e9]    = "h hr hrs hour hours",
+  [86400e9]   = "d day days",
+  [7 * 86400e9] = "w week weeks",
+} do
+  for name in names:gmatch "%S+" do UNITS[name] = ns end
+end
+
+-- Spans and durations are printed in these, the largest that fits first.
+local SPANS = { { "d", 86400e9 }, { "h", 3600e9 }, { "min", 60e9 }, { "s", 1e9 }, { "ms", 1e6 },
+  { "us", 1e3 }, { "ns", 1 } }
+
+local function keys(values)
+  local names = {}
+  for name in pairs(values) do names[#names + 1] = name end
+  sort(names, function (a, b) return #a > #b or #a == #b and a < b end)
+  return names
+end
+
+-- ---- words ------------------------------------------------------------------------------------
+
+--- Text from outside as it may be shown: control bytes escaped, the far end cut off.
+---@param text string
+---@param most? integer  bytes, 60 unless told
+---@return string
+function notation.show(text, most)
+  most = most or 60
+  if #text > most then text = text:sub(1, most):gsub("[\192-\255]?[\128-\191]*$", "") .. "…" end
+  return (text:gsub("%c", function (c) return ("\\%d"):format(c:byte()) end))
+end
+
+-- What a slip of the hand costs. A letter left out is likelier than one too many, and both
+-- likelier than a wrong one: so 'mn' is nearer to 'min' than to 'ms'.
+local CASE, LEFT_OUT, SWAPPED, TOO_MANY, WRONG = 1, 2, 3, 3, 4
+
+-- The weighted edit distance from what was typed to what could have been meant, swaps included.
+local function distance(typed, meant)
+  local before, row = nil, {}
+  for j = 0, #meant do row[j] = j * LEFT_OUT end
+  for i = 1, #typed do
+    local a, last = typed:sub(i, i), row
+    row = { [0] = i * TOO_MANY }
+    for j = 1, #meant do
+      local b = meant:sub(j, j)
+      local change = a == b and 0 or a:lower() == b:lower() and CASE or WRONG
+      row[j] = min(last[j - 1] + change, last[j] + TOO_MANY, row[j - 1] + LEFT_OUT)
+      if before and a == meant:sub(j - 1, j - 1) and b == typed:sub(i - 1, i - 1) then
+        row[j] = min(row[j], before[j - 2] + SWAPPED)
+      end
+    end
+    before = last
+  end
+  return row[#meant]
+end
+
+--- The word that was probably meant, if any is near enough.
+---@param typed string
+---@param words string[]
+---@return string?
+function notation.nearest(typed, words)
+  if #typed > LONGEST_WORD then return nil end
+  local best, least = nil, #typed + 2
+  for _, word in ipairs(words) do
+    local d = #word <= 2 * LONGEST_WORD and distance(typed, word) or least
+    if d < least or d == least and best and word < best then best, least = word, d end
+  end
+  return best
+end
+
+-- ---- faults -----------------------------------------------------------------------------------
+
+local Fault = {}
+
+local function fault(at, message, hint)
+  error(setmetatable({ at = at, message = message, hint = hint }, Fault), 0)
+end
+
+local letter = R("az", "AZ", "\128\255")
+local some_word = C(letter ^ 1)
+
+-- What stands at 'at', for a message: a word, one character, or nothing.
+local function found(subject, at)
+  local word = some_word:match(subject, at)
+  if word then return "'" .. notation.show(word, LONGEST_WORD) .. "'", word end
+  if at > #subject then return "nothing" end
+  return "'" .. notation.show(subject:sub(at, at)) .. "'"
+end
+
+-- Nothing else can follow here. 'want' describes what could; 'words' are near misses to offer;
+-- 'unknown' is what a word at this place would have been; 'at_end' replaces the text at the end.
+local function oops(want, words, unknown, at_end)
+  return Cmt(true, function (subject, at)
+    local got, word = found(subject, at)
+    local hint = word and words and notation.nearest(word, words)
+    if hint == word then hint = nil end
+    if at > #subject and at_end then fault(at, at_end) end
+    if word and unknown then fault(at, "unknown " .. unknown .. " " .. got, hint) end
+    fault(at, "expected " .. want .. ", got " .. got, hint)
+  end)
+end
+
+local function say(message)
+  return Cmt(true, function (_, at) fault(at, message) end)
+end
+
+-- ---- numbers ----------------------------------------------------------------------------------
+
+local function gcd(a, b)
+  while b ~= 0 do a, b = b, a % b end
+  return a
+end
+
+-- A decimal times a scale, as an exact fraction in lowest terms.
+local function fraction(at, text, scale, most)
+  local whole, rest = text:gsub("_", ""):match "^(%d+)%.?(%d*)$"
+  rest = rest:gsub("0+$", "")
+  local digits = (whole .. rest):gsub("^0+", "")
+  if #rest > MOST_FRACTION or #digits > 16 or #digits == 16 and digits > "9007199254740992" then
+    fault(at, notation.show(text) .. " has more digits than neap keeps exactly (2^53)")
+  end
+  local n, d = tonumber(digits) or 0, 10 ^ #rest
+  local shared = gcd(scale, d)
+  scale, d = scale / shared, d / shared
+  shared = gcd(n, d)
+  n, d = n / shared, d / shared
+  if n > floor(MOST / scale) then
+    fault(at, notation.show(text) .. " is too large (at most " .. (most or "2^53") .. ")")
+  end
+  return { n = n * scale, d = d, at = at, text = text }
+end
+
+local function whole(value)
+  if value.d ~= 1 then fault(value.at, notation.show(value.text) .. " is not a whole number") end
+  return value.n
+end
+
+local function positive(value)
+  if value.n == 0 then fault(value.at, "0 is not positive") end
+  return whole(value)
+end
+
+-- ---- values -----------------------------------------------------------------------------------
+
+local function to_ns(at, text, unit)
+  local value = fraction(at, text, UNITS[unit], LONGEST)
+  if value.d ~= 1 then fault(at, notation.show(text .. unit) .. " is not a whole number of ns") end
+  return value.n
+end
+
+local function to_span(at, text, unit)
+  local ns = to_ns(at, text, unit)
+  if ns == 0 then fault(at, "0 is not positive") end
+  return ns
+end
+
+local function span_text(ns)
+  for _, unit in ipairs(SPANS) do
+    if ns % unit[2] == 0 then
+      return (ns == unit[2] and "" or ("%d"):format(ns / unit[2])) .. unit[1]
+    end
+  end
+end
+
+local function to_rate(amount, per_ns, mods)
+  if amount.n == 0 then fault(amount.at, 'a rate of nothing: write "closed"') end
+  if amount.d ~= 1 then
+    local slower = per_ns * amount.d
+    fault(amount.at, notation.show(amount.text) .. " is not a whole number" ..
+      (slower <= MOST and (": write %d/%s"):format(amount.n, span_text(slower)) or ""))
+  end
+  local value = { kind = "rate", amount = amount.n, per_ns = per_ns }
+  value.burst, value.mode = amount.n, "burst"
+  local first = mods[1]
+  if mods[2] then
+    local again = mods[2].word == first.word
+    fault(mods[2].at, again and ("'%s' twice"):format(first.word) or
+      ("'%s' after '%s': a rate takes one of them"):format(mods[2].word, first.word))
+  elseif first then
+    value.mode = first.word
+    if first.word == "smooth" then value.burst = 1 end
+    if first.word == "burst" then value.burst = positive(first.amount) end
+  end
+  return value
+end
+
+local function to_flight(amount)
+  if amount.n == 0 then fault(amount.at, 'nothing in flight: write "closed"') end
+  return { kind = "in_flight", amount = whole(amount) }
+end
+
+local function to_duration(parts)
+  local total, last = 0, nil
+  for _, part in ipairs(parts) do
+    local unit = UNITS[part.unit]
+    if last and unit >= UNITS[last.unit] then
+      fault(part.at, ("'%s' after '%s': larger units come first, each once"):format(
+        notation.show(part.text .. part.unit), notation.show(last.text .. last.unit)))
+    end
+    total, last = total + to_ns(part.at, part.text, part.unit), part
+    if total > MOST then fault(part.at, "the sum is too large (at most " .. LONGEST .. ")") end
+  end
+  return total
+end
+
+-- ---- the grammar ------------------------------------------------------------------------------
+
+local blank = S " \t\r\n" ^ 0
+local digit = R "09"
+local function word(text) return P(text) * -letter end
+
+local function one_of(values)
+  local choice = P(false)
+  for _, name in ipairs(keys(values)) do choice = choice + C(P(name)) * -letter end
+  return choice
+end
+
+local unit_names = keys(UNITS)
+local scale_names = keys(SCALES)
+local after_amount = { "in flight", "in", "per", unpack(scale_names) }
+local after_count = { "per", unpack(scale_names) }
+local MODS = { "burst", "smooth", "sliding", "fixed" }
+local PER = '"/s", "/min"…'
+local EITHER = PER .. ' or "in flight"'
+local NEEDS, PER_NEEDS = "a bare number needs " .. EITHER, "a bare number needs " .. PER
+
+-- Captures as a record with these names.
+local function named(...)
+  local names = { ... }
+  return function (...)
+    local record = {}
+    for i, name in ipairs(names) do record[name] = (select(i, ...)) end
+    return record
+  end
+end
+
+local grammar = {
+  limit    = C(word "unlimited" + word "closed") / named "kind"
+           + (#digit + oops('a number, "unlimited" or "closed"', { "unlimited", "closed" }))
+           * (V "slots" + V "pace" + V "amount" * blank * oops(EITHER, after_amount, nil, NEEDS)),
+
+  rate     = V "pace" + V "amount" * blank * oops(PER, after_count, nil, PER_NEEDS),
+
+  slots    = V "amount" * V "flight" / to_flight,
+  pace     = V "amount" * V "per" * V "span" * V "mods" / to_rate,
+
+  size     = V "amount" / whole,
+
+  duration = Ct((V "part" * blank) ^ 1) / to_duration
+           + oops('a duration such as "250ms" or "1m30s"'),
+  part     = Cp() * C(V "number") * V "unit" / named("at", "text", "unit"),
+
+  amount   = Cp() * C(V "number") * V "scale" / fraction + oops "a number",
+  scale    = blank * one_of(SCALES) / SCALES
+           + #letter * -(word "per" + word "in") * oops("a suffix", scale_names, "suffix")
+           + Cc(1),
+
+  flight   = blank * word "in" * S " \t-_" ^ 0 * (word "flight" + oops('"flight"', { "flight" })),
+  per      = blank * (P "/" + word "per") * blank,
+  span     = Cp() * (C(V "number") + Cc "1") * V "unit" / to_span,
+  unit     = blank * (one_of(UNITS)
+           + #word "month" * say "a month has no fixed length: write \"30 days\""
+           + oops('a time unit such as "s" or "min"', unit_names, "time unit")),
+
+  mods     = Ct((blank * V "mod") ^ 0) * blank
+           * (-P(1) + oops('"burst", "smooth", "sliding" or "fixed"', MODS)),
+  mod      = Cp() * C(word "burst") * blank * V "amount" / named("at", "word", "amount")
+           + Cp() * C(word "smooth" + word "sliding") / named("at", "word")
+           + Cp() * C(word "fixed") * (blank * #word "at"
+           * say "'fixed at' is not supported by this version") ^ -1 / named("at", "word"),
+
+  number   = V "digits" * (P "." * (V "digits" + oops "a digit")) ^ -1
+           * (#(P "," * digit) * say "digits are grouped with '_', as in 1_000"
+           + #S "_." * oops "a digit") ^ -1,
+  digits   = digit ^ 1 * (P "_" * digit ^ 1) ^ 0,
+}
+
+local function reader(start)
+  grammar[1] = start
+  local pattern = blank * P(grammar) * blank * (-P(1) + oops("nothing more", nil))
+
+  return function (text)
+    if type(text) == "number" then
+      return nil, ("bare number %.14g: %s"):format(text, start == "limit" and NEEDS
+        or "write it as text, with its unit"), 1
+    elseif type(text) ~= "string" then
+      return nil, "text expected, got " .. type(text), 1
+    end
+    local ok, value = pcall(pattern.match, pattern, text)
+    if ok then return value end
+    if getmetatable(value) ~= Fault then error(value, 0) end
+    local hint = value.hint and (" (did you mean '%s'?)"):format(value.hint) or ""
+    return nil, value.message .. hint, value.at, value.hint
+  end
+end
+
+---@class neap.limit
+---@field kind "rate"|"in_flight"|"unlimited"|"closed"
+---@field amount integer?   tokens per period, or permits
+---@field per_ns integer?   the period
+---@field burst integer?    at most so many at once
+---@field mode "burst"|"smooth"|"sliding"|"fixed"|nil
+
+--- Each reader takes a text and gives a value, or nil, message, byte position, hint.
+---@alias neap.reader fun(text: string): any, string?, integer?, string?
+
+notation.limit = reader "limit"         ---@type neap.reader  a neap.limit
+notation.rate = reader "rate"           ---@type neap.reader  a neap.limit of kind "rate"
+notation.amount = reader "size"         ---@type neap.reader  an integer
+notation.size = notation.amount         ---@type neap.reader  an integer, bytes
+notation.duration = reader "duration"   ---@type neap.reader  an integer, ns
+
+-- ---- printing ---------------------------------------------------------------------------------
+
+local function integer(value, least, what, level)
+  if type(value) ~= "number" or value % 1 ~= 0 or value < least or value > MOST then
+    error(what .. ": whole number from " .. least .. " to 2^53 expected", level + 1)
+  end
+  return value
+end
+
+--- An amount in its shortest form: 1500, 200k, 5Mi.
+---@param amount integer
+---@return string
+function notation.format_amount(amount)
+  integer(amount, 0, "amount", 2)
+  local best = ("%d"):format(amount)
+  for _, name in ipairs { "k", "M", "G", "Mi", "Gi" } do
+    local short = ("%d%s"):format(amount / SCALES[name], name)
+    if amount > 0 and amount % SCALES[name] == 0 and #short < #best then best = short end
+  end
+  return best
+end
+
+--- A duration as one would say it: 250ms, 1m30s.
+---@param ns integer
+---@return string
+function notation.format_duration(ns)
+  integer(ns, 0, "duration", 2)
+  local parts = {}
+  for _, unit in ipairs(SPANS) do
+    local n = floor(ns / unit[2])
+    if n > 0 then parts[#parts + 1] = ("%d%s"):format(n, unit[1] == "min" and "m" or unit[1]) end
+    ns = ns - n * unit[2]
+  end
+  return parts[1] and concat(parts) or "0s"
+end
+
+--- A limit in its canonical form; what `notation.limit` reads back as the same value.
+---@param value neap.limit
+---@return string
+function notation.format(value)
+  if type(value) ~= "table" then error("limit: table expected, got " .. type(value), 2) end
+  if value.kind == "unlimited" or value.kind == "closed" then
+    return value.kind
+  elseif value.kind == "in_flight" then
+    return notation.format_amount(integer(value.amount, 1, "amount", 2)) .. " in flight"
+  elseif value.kind ~= "rate" then
+    error("limit: unknown kind", 2)
+  end
+  local text = notation.format_amount(integer(value.amount, 1, "amount", 2)) .. "/" ..
+    span_text(integer(value.per_ns, 1, "per_ns", 2))
+  integer(value.burst, 1, "burst", 2)
+  if value.mode == "burst" then
+    return value.burst == value.amount and text
+      or text .. " burst " .. notation.format_amount(value.burst)
+  elseif value.mode == "smooth" or value.mode == "sliding" or value.mode == "fixed" then
+    return text .. " " .. value.mode
+  end
+  error("limit: unknown mode", 2)
+end
+
+return notation
