@@ -14,7 +14,7 @@
  *
  * Texts are Redis 7's, with three differences. Lines and bulks must end where they say (Redis
  * skips two bytes unseen). Limits are tighter, for there are no giant values here. And nothing is
- * waited for that is already decided: a type byte that is not '$' is refused before its line ends.
+ * waited for that is already decided: a type byte but '$' is refused before its line ends.
  *
  * Replies are written once, in the protocol the client speaks; the fall-backs to RESP2 are those
  * of Redis' own commands. The buffer doubles as it must, and at its limit fails for good: half a reply
