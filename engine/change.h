@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* change.h - a take that is planned before it is made. Private to ring 0.
+/* change.h - a take that is planned before it is made. Private to the core.
  *
  * All-of must take every word or none. So each limiter first says what it would do to its word,
  * from which value to which; when all agree the words are swapped one after the other, and a word
@@ -26,5 +26,8 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 			    struct neap_change *change);
 /* Take without asking: what a call turned out to hold. in_use may pass the limit, up to 2^60. */
 void neap_semaphore_add(struct neap_semaphore *s, int64_t cost);
+
+/* The cost of the terms from i on that share a limiter; *next is the first that does not. */
+int64_t neap_all_cost(const struct neap_all *all, const int64_t *cost, int32_t i, int32_t *next);
 
 #endif

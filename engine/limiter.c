@@ -10,8 +10,8 @@
  *
  * To take all or nothing: plan every term, and if all say yes swap the words one by one. A word
  * that another thread moved meanwhile is a lost race: the words swapped so far are swapped back, or
- * where others have moved on meanwhile the cost is taken off, and everything is asked again. So an observer may
- * see a take that is undone a moment later, which costs a neighbour a retry, never a token.
+ * where others have moved on meanwhile the cost is taken off, and everything is asked again. So an
+ * observer may see a take that is undone a moment later: a neighbour's retry, never its token.
  * Logs (window) have one owner and are written last, when nothing can fail any more.
  */
 #include "change.h"
@@ -110,8 +110,7 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 	return alone;   /* a window or a pause: at least that long */
 }
 
-/* The cost of terms i.. that share a limiter; *next is the first that does not. */
-static int64_t cost_of(const struct neap_all *all, const int64_t *cost, int32_t i, int32_t *next)
+int64_t neap_all_cost(const struct neap_all *all, const int64_t *cost, int32_t i, int32_t *next)
 {
 	const struct neap_limiter *l = all->terms[i].limiter;
 	int64_t sum = 0;
@@ -141,7 +140,7 @@ neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns n
 	neap_ns latest = now;
 	int32_t binds = -1;
 	for (int32_t i = 0, next; i < all->count; i = next) {
-		int64_t c = cost_of(all, cost, i, &next);
+		int64_t c = neap_all_cost(all, cost, i, &next);
 		neap_ns at = c ? neap_limiter_when(all->terms[i].limiter, c, now) : now;
 		if (at > latest) {
 			latest = at;
@@ -169,7 +168,7 @@ static int take_once(const struct neap_all *all, const int64_t *cost, neap_ns no
 	*bound = -1;
 	for (int32_t i = 0, next; i < all->count; i = next) {
 		struct neap_limiter *l = all->terms[i].limiter;
-		int64_t c = cost_of(all, cost, i, &next);
+		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (c == 0)
 			continue;
 		change[planned].word = NULL;
@@ -192,7 +191,7 @@ static int take_once(const struct neap_all *all, const int64_t *cost, neap_ns no
 		return 0;
 	}
 	for (int32_t i = 0, next; logs && i < all->count; i = next) {
-		int64_t c = cost_of(all, cost, i, &next);
+		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (all->terms[i].limiter->kind == NEAP_WINDOW)
 			neap_window_take(&all->terms[i].limiter->as.window, c, now);
 	}
@@ -224,7 +223,7 @@ neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns 
 void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns now)
 {
 	for (int32_t i = 0, next; i < all->count; i = next) {
-		int64_t c = cost_of(all, cost, i, &next);
+		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (c)
 			neap_limiter_give(all->terms[i].limiter, c, outcome, now);
 	}
@@ -234,8 +233,8 @@ void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int6
 		     neap_ns at, neap_ns now)
 {
 	for (int32_t i = 0, next; i < all->count; i = next) {
-		int64_t c = cost_of(all, cost, i, &next);
-		int64_t u = cost_of(all, used, i, &next);
+		int64_t c = neap_all_cost(all, cost, i, &next);
+		int64_t u = neap_all_cost(all, used, i, &next);
 		if (c != u)
 			neap_limiter_settle(all->terms[i].limiter, c, u, at, now);
 	}
@@ -247,7 +246,8 @@ int neap_all_check(const struct neap_all *all)
 		return NEAP_ERANGE;
 	for (int32_t i = 0; i < all->count; i++) {
 		const struct neap_term *t = &all->terms[i];
-		if (!t->limiter || t->multiplier < 1 || t->cost < 0 || t->cost >= NEAP_COSTS)
+		if (!t->limiter || t->multiplier < 1 || t->multiplier > INT32_MAX || t->cost < 0 ||
+		    t->cost >= NEAP_COSTS)
 			return NEAP_ERANGE;
 		for (int32_t j = 0; j + 1 < i; j++)
 			if (all->terms[j].limiter == t->limiter && t[-1].limiter != t->limiter)

@@ -81,7 +81,7 @@ void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
 struct neap_semaphore {
 	int64_t limit;      /* permits, >= 1 */
 	int64_t in_use;     /* permits out; above limit after an overdraw or a lowered limit */
-	int32_t overdraw;   /* 1: any cost goes while in_use < limit; 0: only what fits */
+	int32_t overdraw;   /* 1: any cost goes while in_use <= limit; 0: only what fits */
 };
 
 /* 'limit' from 1 to 2^59; 'overdraw' 0 or 1. NEAP_ERANGE otherwise. */
@@ -160,7 +160,7 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 /* One limiter's part in a composite: it is asked for multiplier * request.cost[cost]. */
 struct neap_term {
 	struct neap_limiter *limiter;
-	int64_t multiplier;   /* >= 1 */
+	int64_t multiplier;   /* 1 .. 2^31 - 1 */
 	int32_t cost;         /* 0 .. NEAP_COSTS - 1 */
 };
 
@@ -245,6 +245,7 @@ int64_t neap_wheel_pop(struct neap_wheel *w, neap_ns now, neap_ns *due);
  * cancelled: then it may be that one's instant. */
 neap_ns neap_wheel_next(struct neap_wheel *w);
 uint32_t neap_wheel_count(const struct neap_wheel *w);
+int64_t neap_wheel_bytes(const struct neap_wheel *w);   /* memory held */
 /* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
 int neap_wheel_check(const struct neap_wheel *w);
 
@@ -318,8 +319,9 @@ struct neap_answer {
 struct neap_completion {
 	int64_t ticket;
 	neap_ns at;       /* the exact instant, which may lie before the 'now' that noticed it */
-	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED or NEAP_WOKEN */
-	int32_t bound;    /* NEAP_TIMEOUT: what stood in the way */
+	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED, NEAP_WOKEN, or NEAP_NEVER when
+			   * a limit was lowered below the cost meanwhile */
+	int32_t bound;    /* NEAP_TIMEOUT, NEAP_NEVER: what stood in the way; else -1 */
 };
 
 /* Room for 'waiters_max' tickets at once (1 to 2^24), whose memory comes at once (128 bytes

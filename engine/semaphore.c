@@ -5,9 +5,9 @@
  * whose costs are 1. No instant can be computed here: a permit comes back when its holder says
  * so, hence neap_on_give.
  *
- * Overdraw is for weights that exceed what is left, or all there is: while a single permit is
- * free the heavy call goes, the level (limit - in_use) turns negative, and nobody follows until
- * it is positive again. Without it such a call would starve, or could never run.
+ * Overdraw is for weights that exceed what is left, or all there is: unless the level (limit -
+ * in_use) is negative the heavy call goes and may leave it so, and then nobody follows, however
+ * light, until it is back at 0. Without it such a call would starve, or could never run.
  *
  * Invariants: in_use >= 0; without overdraw in_use <= limit, unless the limit was lowered.
  */
@@ -35,8 +35,8 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 	int64_t in_use = read_in_use(s);
 	if (cost > (s->overdraw ? INT64_C(1) << 59 : s->limit))
 		return neap_never;
-	if (s->overdraw ? in_use >= s->limit : in_use > s->limit - cost)
-		return cost ? neap_on_give : at;
+	if (s->overdraw ? in_use > s->limit : cost && in_use > s->limit - cost)
+		return neap_on_give;
 	*change = (struct neap_change){&s->in_use, in_use, in_use + cost, cost};
 	return at;
 }

@@ -351,6 +351,11 @@ neap_ns neap_wheel_next(struct neap_wheel *w)
 
 uint32_t neap_wheel_count(const struct neap_wheel *w) { return w->count; }
 
+int64_t neap_wheel_bytes(const struct neap_wheel *w)
+{
+	return (int64_t)(sizeof *w + w->capacity * (sizeof *w->timer + sizeof *w->heap));
+}
+
 int neap_wheel_check(const struct neap_wheel *w)
 {
 	uint32_t seen = 0;

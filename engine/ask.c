@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* ask.c - the two questions about waiting, which change nothing.
+ *
+ * decide   May I go now, and if not, what holds me up? The same question for a head and for a
+ *          newcomer: when do all my terms conform, and does somebody who arrived before me stand
+ *          before one of them? An elder at a limiter is never overtaken there. One who waits
+ *          elsewhere is: waiting holds no token that another could use.
+ * predict  How long at least, if I join now? Those who stand before me at a limiter, and the rest
+ *          of my own line, go first, as early as they can. Whoever stands at another post is not
+ *          counted: it may or may not come here. So the instant is exact for a line on one rate,
+ *          and otherwise never later than the truth, unless someone before me gives up.
+ */
+#include "change.h"
+#include "line.h"
+
+neap_ns neap_lines_decide(const struct neap_lines *s, const struct neap_all *all,
+			  const int64_t *cost, uint64_t arrival, neap_ns at, int32_t *term)
+{
+	neap_ns latest = at;
+	*term = -1;
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		const struct neap_limiter *l = all->terms[i].limiter;
+		int64_t c = neap_all_cost(all, cost, i, &next);
+		if (!c)
+			continue;
+		neap_ns when = neap_limiter_when(l, c, at);
+		uint32_t post = when == neap_never ? 0 : neap_post_of(s, l);
+		if (post) {
+			uint32_t first = neap_post_at(s, post)->first;
+			if (first && neap_line_at(s, first)->arrival < arrival)
+				when = neap_on_give;
+		}
+		if (when > latest) {
+			latest = when;
+			*term = i;
+		}
+	}
+	return latest;
+}
+
+neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_request *r, uint32_t tag,
+			   neap_ns now, int32_t *bound, int64_t *ahead)
+{
+	uint32_t line = neap_roster_find(&s->line, r->all, tag);
+	const struct neap_line *l = line ? neap_line_at(s, line) : NULL;
+	neap_ns latest = now;
+	*ahead = 0;
+	for (int32_t i = 0, next; i < r->all->count; i = next) {
+		const struct neap_limiter *limiter = r->all->terms[i].limiter;
+		int64_t c = neap_all_cost(r->all, r->cost, i, &next);
+		if (!c)
+			continue;
+		uint32_t post = neap_post_of(s, limiter);
+		const struct neap_post *p = post ? neap_post_at(s, post) : NULL;
+		neap_sum queued = p ? p->queued : 0;
+		int64_t waiting = p ? p->waiting : 0;
+		if (l && l->post != post) {
+			queued += neap_line_queued(l, i);
+			waiting += l->count;
+		}
+		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
+		neap_ns at = neap_limiter_after(limiter, before, c, now);
+		if (p && p->due < neap_on_give && at < p->due)
+			at = p->due;
+		if (waiting > *ahead)
+			*ahead = waiting;
+		if (at > latest) {
+			latest = at;
+			*bound = i;
+		}
+	}
+	return latest;
+}

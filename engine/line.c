@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/* line.c - who waits, in which order.
+ *
+ * Two things are called a queue elsewhere, and are different here:
+ *
+ *   A line  is first come, first served: all who ask the same limits for the same kinds of cost.
+ *           Whoever stands behind somebody in it would get no answer that his elder would not.
+ *   A post  is a place before one limiter. Of each line only the head stands at a post, the one
+ *           of the limiter that holds it up. Heads of several lines that share a limiter meet
+ *           there, and the one who arrived first is asked first.
+ *
+ *      line A   a7 a5 a2 --.          post of "500/min"
+ *                           >-- a2, b3 (a2 is asked, and armed on the wheel; b3 is not)
+ *      line B   b6 b4 b3 --'
+ *      line C   c9 c8 ------- c8      post of "64 in flight"
+ *
+ * So a thousand waiters on one throttle are one line, one post and one timer; joining, leaving
+ * from anywhere and being served are O(1), and moving a head to another post, with its arrival
+ * and so its rank, is O(log lines) amortised: posts keep their lines in a pairing heap.
+ *
+ * Invariants:
+ *   waiters of a line are in order of arrival; its arrival is its head's
+ *   a line with waiters stands at one post, except inside one call of the engine
+ *   queued and waiting are the sums over the waiters they speak of
+ */
+#include "line.h"
+#include "change.h"
+
+#include <assert.h>
+
+/* ---- the heap of a post: eldest head on top; 'back' is the parent, or the sibling before ---- */
+
+static uint32_t meld(struct neap_lines *s, uint32_t a, uint32_t b)
+{
+	if (!a || !b)
+		return a ? a : b;
+	if (neap_line_at(s, b)->arrival < neap_line_at(s, a)->arrival) {
+		uint32_t swap = a;
+		a = b;
+		b = swap;
+	}
+	struct neap_line *top = neap_line_at(s, a), *under = neap_line_at(s, b);
+	under->sibling = top->child;
+	under->back = a;
+	if (top->child)
+		neap_line_at(s, top->child)->back = b;
+	top->child = b;
+	return a;
+}
+
+/* Meld a list of siblings, in pairs from the left, then all from the right: what makes it log n. */
+static uint32_t gather(struct neap_lines *s, uint32_t list)
+{
+	uint32_t pairs = 0;   /* a stack, linked by sibling */
+	while (list) {
+		uint32_t a = list, b = neap_line_at(s, a)->sibling;
+		list = b ? neap_line_at(s, b)->sibling : 0;
+		neap_line_at(s, a)->sibling = 0;
+		if (b)
+			neap_line_at(s, b)->sibling = 0;
+		uint32_t pair = meld(s, a, b);
+		neap_line_at(s, pair)->sibling = pairs;
+		pairs = pair;
+	}
+	uint32_t root = 0;
+	while (pairs) {
+		uint32_t next = neap_line_at(s, pairs)->sibling;
+		neap_line_at(s, pairs)->sibling = 0;
+		root = meld(s, root, pairs);
+		pairs = next;
+	}
+	return root;
+}
+
+static void heap_add(struct neap_lines *s, struct neap_post *post, uint32_t line)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	l->child = l->sibling = l->back = 0;
+	post->first = meld(s, post->first, line);
+	neap_line_at(s, post->first)->back = 0;
+}
+
+static void heap_remove(struct neap_lines *s, struct neap_post *post, uint32_t line)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	uint32_t children = gather(s, l->child);
+	if (post->first == line) {
+		post->first = children;
+	} else {
+		struct neap_line *back = neap_line_at(s, l->back);
+		if (back->child == line)
+			back->child = l->sibling;
+		else
+			back->sibling = l->sibling;
+		if (l->sibling)
+			neap_line_at(s, l->sibling)->back = l->back;
+		post->first = meld(s, post->first, children);
+	}
+	if (post->first)
+		neap_line_at(s, post->first)->back = 0;
+	l->child = l->sibling = l->back = 0;
+}
+
+/* ---- standing ---- */
+
+neap_sum neap_line_queued(const struct neap_line *line, int32_t term)
+{
+	const struct neap_all *all = neap_line_all(line);
+	const struct neap_limiter *l = all->terms[term].limiter;
+	neap_sum sum = 0;
+	for (int32_t i = term; i < all->count && all->terms[i].limiter == l; i++)
+		sum += line->queued[all->terms[i].cost] * all->terms[i].multiplier;
+	return sum;
+}
+
+/* What one waiter asks of the limiter before which its line stands. */
+static neap_sum asks(const struct neap_line *line, const struct neap_waiter *w)
+{
+	struct neap_line alone = {.key = line->key};
+	for (int i = 0; i < NEAP_COSTS; i++)
+		alone.queued[i] = w->cost[i];
+	return neap_line_queued(&alone, line->term);
+}
+
+void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t term)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	struct neap_post *p = neap_post_at(s, post);
+	assert(l->count && !l->post && neap_line_all(l)->terms[term].limiter == p->key.of);
+	l->post = post;
+	l->term = term;
+	heap_add(s, p, line);
+	p->queued += neap_line_queued(l, term);
+	p->waiting += l->count;
+}
+
+void neap_line_step_back(struct neap_lines *s, uint32_t line)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	struct neap_post *p = neap_post_at(s, l->post);
+	heap_remove(s, p, line);
+	p->queued -= neap_line_queued(l, l->term);
+	p->waiting -= l->count;
+	l->post = 0;
+}
+
+/* ---- the line itself ---- */
+
+void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	struct neap_waiter *w = neap_waiter_at(s, waiter);
+	w->line = line;
+	w->next = 0;
+	w->prev = l->tail;
+	if (l->tail) {
+		neap_waiter_at(s, l->tail)->next = waiter;
+	} else {
+		l->head = waiter;
+		l->arrival = w->arrival;
+	}
+	l->tail = waiter;
+	l->count++;
+	for (int i = 0; i < NEAP_COSTS; i++)
+		l->queued[i] += w->cost[i];
+	if (l->post) {
+		struct neap_post *p = neap_post_at(s, l->post);
+		p->queued += asks(l, w);
+		p->waiting++;
+	}
+}
+
+void neap_line_leave(struct neap_lines *s, uint32_t waiter)
+{
+	struct neap_waiter *w = neap_waiter_at(s, waiter);
+	struct neap_line *l = neap_line_at(s, w->line);
+	struct neap_post *p = l->post ? neap_post_at(s, l->post) : NULL;
+	int was_head = l->head == waiter;
+	if (p) {
+		p->queued -= asks(l, w);
+		p->waiting--;
+	}
+	for (int i = 0; i < NEAP_COSTS; i++)
+		l->queued[i] -= w->cost[i];
+	*(w->prev ? &neap_waiter_at(s, w->prev)->next : &l->head) = w->next;
+	*(w->next ? &neap_waiter_at(s, w->next)->prev : &l->tail) = w->prev;
+	l->count--;
+	/* a younger head ranks lower; with nobody else at the post there is nothing to reorder */
+	if (was_head && l->head) {
+		if (p && !(p->first == w->line && !l->child)) {
+			heap_remove(s, p, w->line);
+			l->arrival = neap_waiter_at(s, l->head)->arrival;
+			heap_add(s, p, w->line);
+		} else {
+			l->arrival = neap_waiter_at(s, l->head)->arrival;
+		}
+	}
+	w->line = 0;
+}
+
+/* ---- proof ---- */
+
+static int check_line(const struct neap_lines *s, const struct neap_line *l)
+{
+	neap_sum queued[NEAP_COSTS] = {0};
+	uint64_t arrival = 0;
+	uint32_t count = 0, prev = 0;
+	for (uint32_t n = l->head; n; prev = n, n = neap_waiter_at(s, n)->next) {
+		const struct neap_waiter *w = neap_waiter_at(s, n);
+		if (w->prev != prev || neap_line_at(s, w->line) != l || count++ >= l->count ||
+		    w->arrival <= arrival)
+			return NEAP_ECORRUPT;
+		arrival = w->arrival;
+		for (int i = 0; i < NEAP_COSTS; i++)
+			queued[i] += w->cost[i];
+	}
+	for (int i = 0; i < NEAP_COSTS; i++)
+		if (queued[i] != l->queued[i])
+			return NEAP_ECORRUPT;
+	if (!l->count || count != l->count || l->tail != prev || !l->post ||
+	    l->arrival != neap_waiter_at(s, l->head)->arrival)
+		return NEAP_ECORRUPT;
+	const struct neap_line *child = l->child ? neap_line_at(s, l->child) : NULL;
+	if (child && (child->arrival <= l->arrival || neap_line_at(s, child->back) != l))
+		return NEAP_ECORRUPT;
+	const struct neap_line *sibling = l->sibling ? neap_line_at(s, l->sibling) : NULL;
+	if (sibling && (sibling->post != l->post || neap_line_at(s, sibling->back) != l))
+		return NEAP_ECORRUPT;
+	return NEAP_OK;
+}
+
+int neap_lines_check(const struct neap_lines *s)
+{
+	if (neap_roster_check(&s->line) || neap_roster_check(&s->post))
+		return NEAP_ECORRUPT;
+	for (uint32_t n = 1; n <= s->line.used; n++) {
+		const struct neap_line *l = neap_line_at(s, n);
+		if (l->key.of && check_line(s, l))
+			return NEAP_ECORRUPT;
+	}
+	for (uint32_t n = 1; n <= s->post.used; n++) {
+		const struct neap_post *p = neap_post_at(s, n);
+		if (!p->key.of)
+			continue;
+		neap_sum queued = 0;
+		int64_t waiting = 0;
+		uint64_t eldest = UINT64_MAX;
+		for (uint32_t i = 1; i <= s->line.used; i++) {
+			const struct neap_line *l = neap_line_at(s, i);
+			if (!l->key.of || l->post != n)
+				continue;
+			queued += neap_line_queued(l, l->term);
+			waiting += l->count;
+			eldest = l->arrival < eldest ? l->arrival : eldest;
+		}
+		if (!p->first || queued != p->queued || waiting != p->waiting || p->dirty ||
+		    neap_line_at(s, p->first)->arrival != eldest)
+			return NEAP_ECORRUPT;
+	}
+	return NEAP_OK;
+}

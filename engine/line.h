@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* line.h - who waits, in which order. Private to ring 1; line.c has the essay. */
+#ifndef NEAP_LINE_H
+#define NEAP_LINE_H
+
+#include "neap.h"
+
+__extension__ typedef __int128 neap_sum;   /* of many costs */
+
+/* ---- roster: records found by a pointer and a tag, named by small integers from 1 ---- */
+
+struct neap_key {
+	const void *of;       /* NULL: a free record */
+	uint32_t tag;
+	uint32_t next_free;
+};
+
+struct neap_roster {
+	char *record;         /* [room + 1] of 'size' bytes, each beginning with its key */
+	uint32_t *bucket;     /* [buckets] record names, 0 is free */
+	size_t size;
+	uint32_t room, used, free, count, buckets;
+};
+
+void neap_roster_init(struct neap_roster *r, size_t size);
+void neap_roster_free(struct neap_roster *r);
+/* Room for 'count' records: NEAP_OK or NEAP_ENOMEM. Records may move, names do not. */
+int neap_roster_reserve(struct neap_roster *r, uint32_t count);
+/* The record's name, or 0. */
+uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint32_t tag);
+/* A new record, zeroed but for its key. There must be room, and none of that key. */
+uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint32_t tag);
+void neap_roster_remove(struct neap_roster *r, uint32_t name);
+int neap_roster_check(const struct neap_roster *r);
+
+/* ---- lines ---- */
+
+struct neap_waiter {
+	int64_t cost[NEAP_COSTS];
+	neap_ns deadline;       /* of a sleeper: when to wake; once ended: when that was */
+	uint64_t arrival;       /* counts up */
+	uint32_t next, prev;    /* in its line, oldest first; names are index + 1 */
+	uint32_t line;
+	uint32_t generation;
+	int16_t state;          /* see engine.c */
+	int16_t bound;
+};
+
+struct neap_line {
+	struct neap_key key;            /* of: the all; tag: the costs in use, one bit each */
+	neap_sum queued[NEAP_COSTS];    /* sum of its waiters' costs */
+	uint64_t arrival;               /* of its head */
+	uint32_t head, tail, count;
+	uint32_t post;                  /* where it stands; 0 nowhere */
+	int32_t term;                   /* by which of its terms */
+	uint32_t child, sibling, back;  /* in the post's heap */
+};
+
+struct neap_post {
+	struct neap_key key;    /* of: the limiter */
+	neap_sum queued;        /* what the waiters of all lines standing here ask of it */
+	neap_ns due;            /* when its first line is asked again; neap_on_give */
+	int64_t waiting;        /* waiters in the lines standing here */
+	uint32_t first;         /* the line whose head came first: root of the heap */
+	uint32_t next_dirty;    /* see engine.c */
+	uint32_t dirty;
+};
+
+struct neap_lines {
+	struct neap_waiter *waiter;   /* [waiters_max] */
+	struct neap_roster line, post;
+};
+
+static inline struct neap_waiter *neap_waiter_at(const struct neap_lines *s, uint32_t name)
+{
+	return &s->waiter[name - 1];
+}
+
+static inline struct neap_line *neap_line_at(const struct neap_lines *s, uint32_t name)
+{
+	return (struct neap_line *)(void *)(s->line.record + name * sizeof(struct neap_line));
+}
+
+static inline struct neap_post *neap_post_at(const struct neap_lines *s, uint32_t name)
+{
+	return (struct neap_post *)(void *)(s->post.record + name * sizeof(struct neap_post));
+}
+
+static inline const struct neap_all *neap_line_all(const struct neap_line *line)
+{
+	return line->key.of;
+}
+
+/* At the end of a line. */
+void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter);
+/* Out of its line, from anywhere, which keeps its place. The line may be empty then. */
+void neap_line_leave(struct neap_lines *s, uint32_t waiter);
+/* A line that has waiters stands at a post by one of its terms, in the order of arrival. */
+void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t term);
+void neap_line_step_back(struct neap_lines *s, uint32_t line);
+/* What the waiters of a line ask, together, of the limiter of term i. */
+neap_sum neap_line_queued(const struct neap_line *line, int32_t term);
+int neap_lines_check(const struct neap_lines *s);
+
+static inline uint32_t neap_post_of(const struct neap_lines *s, const struct neap_limiter *l)
+{
+	return neap_roster_find(&s->post, l, 0);
+}
+
+/* ---- questions (ask.c) ---- */
+
+/* When could one who arrived at 'arrival' go? Up to 'at': now. Otherwise *term binds; neap_on_give
+ * also stands for "somebody before me is there". */
+neap_ns neap_lines_decide(const struct neap_lines *s, const struct neap_all *all,
+			  const int64_t *cost, uint64_t arrival, neap_ns at, int32_t *term);
+/* The earliest instant for one who would join at 'now' with the costs in use 'tag', what binds it
+ * (*bound stays when nothing does) and how many go first. */
+neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_request *r, uint32_t tag,
+			   neap_ns now, int32_t *bound, int64_t *ahead);
+
+#endif
