@@ -261,64 +261,59 @@ static uint32_t costs_in_use(const struct neap_request *r)
 	return tag;
 }
 
-/* Ask for a newcomer. Fills the answer: granted, never, or refused. Answers when, and *term, as
- * _decide does. */
-static neap_ns ask(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
-		   struct neap_answer *a, int32_t *term)
+/* The answer for a newcomer, with nothing taken. */
+static void ask(struct neap_engine *e, const struct neap_request *r, struct neap_answer *a)
 {
 	assert(neap_all_check(r->all) == NEAP_OK);
-	neap_ns when = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, term);
-	*a = (struct neap_answer){.status = NEAP_GRANTED, .bound = *term, .at = when};
-	if (when == neap_never) {
+	*a = (struct neap_answer){.status = NEAP_GRANTED};
+	a->at = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &a->bound);
+	if (a->at == neap_never) {
 		a->status = NEAP_NEVER;
-	} else if (when > e->at) {
+	} else if (a->at > e->at) {
 		a->status = NEAP_REFUSED;
-		a->at = neap_lines_predict(&e->lines, r, tag, e->at, &a->bound, &a->ahead);
-	}
-	return when;
-}
-
-/* _peek, and take when it says granted. Another thread may be faster; then ask again. */
-static neap_ns attempt(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
-		       struct neap_answer *a, int32_t *term)
-{
-	for (;;) {
-		neap_ns when = ask(e, r, tag, a, term);
-		if (when > e->at || neap_all_take(r->all, r->cost, e->at, NULL) <= e->at)
-			return when;
+		a->at = neap_lines_predict(&e->lines, r, costs_in_use(r), e->at, &a->bound,
+					   &a->ahead);
 	}
 }
 
 void neap_engine_peek(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 		      struct neap_answer *a)
 {
-	int32_t term;
 	catch_up(e, now);
-	ask(e, r, costs_in_use(r), a, &term);
+	ask(e, r, a);
 }
 
 void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 		     struct neap_answer *a)
 {
-	int32_t term;
 	catch_up(e, now);
-	attempt(e, r, costs_in_use(r), a, &term);
+	do
+		ask(e, r, a);   /* again when another thread was faster */
+	while (a->status == NEAP_GRANTED && neap_all_take(r->all, r->cost, e->at, NULL) > e->at);
+}
+
+/* A line of one, standing where it binds. */
+static void begin(struct neap_engine *e, const struct neap_request *r, uint32_t name)
+{
+	int32_t term;
+	neap_ns when = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &term);
+	uint32_t line = neap_roster_add(&e->lines.line, r->all, costs_in_use(r));
+	neap_line_join(&e->lines, line, name);
+	if (stand(e, line, term))
+		neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
 }
 
 int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 			struct neap_answer *a)
 {
-	int32_t term;
-	uint32_t tag = costs_in_use(r);
-	now = catch_up(e, now);
-	neap_ns when = attempt(e, r, tag, a, &term);
+	neap_engine_try(e, r, now, a);
 	if (a->status != NEAP_REFUSED)
 		return NEAP_OK;
-	if (r->deadline <= now || (a->at > r->deadline && a->at < neap_on_give)) {
+	if (r->deadline <= e->at || (a->at > r->deadline && a->at < neap_on_give)) {
 		a->status = NEAP_TIMEOUT;
 		return NEAP_OK;
 	}
-	uint32_t line = neap_roster_find(&e->lines.line, r->all, tag);
+	uint32_t line = neap_roster_find(&e->lines.line, r->all, costs_in_use(r));
 	if (!line && (neap_roster_reserve(&e->lines.line, e->lines.line.count + 1) ||
 		      neap_roster_reserve(&e->lines.post, e->lines.line.count + 2)))
 		return NEAP_ENOMEM;
@@ -333,14 +328,10 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 	w->deadline = r->deadline;
 	w->state = WAITING;
 	e->stats.waiting++;
-	if (line) {
+	if (line)
 		neap_line_join(&e->lines, line, name);
-	} else {
-		line = neap_roster_add(&e->lines.line, r->all, tag);
-		neap_line_join(&e->lines, line, name);
-		if (stand(e, line, term))
-			neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
-	}
+	else
+		begin(e, r, name);
 	arm(e, name);
 	a->status = NEAP_WAITING;
 	a->ticket = ticket_of(e, name);
