@@ -1,0 +1,114 @@
+--- All-of: the flat list of terms that one call into the engine takes or leaves as a whole.
+---
+--- Whatever users nest is flattened here, once, when it is built. Terms of one limiter end up next
+--- to each other, as the engine wants them (it charges their sum), and two that are alike become
+--- one with the multipliers added: a limiter that is listed twice is charged twice.
+local ffi = require "ffi"
+local C = require "neap.engine"
+
+local error, ipairs, pairs = error, ipairs, pairs
+local TERMS, COSTS = C.NEAP_TERMS, C.NEAP_COSTS
+
+local all_t = ffi.typeof "struct neap_all"
+local terms_t = ffi.typeof "struct neap_term[?]"
+
+--- One limiter's part in a composite.
+---@class neap.Part
+---@field leaf ffi.cdata*      struct neap_limiter, where its state is
+---@field log ffi.cdata*?      memory the leaf points into
+---@field multiplier integer   tokens of this limiter per unit of cost
+---@field cost string|false    the cost it is charged; false: the one without a name
+---@field label string         what to call it when it refuses
+---@field word string          what to answer when it refuses: "rate", "busy", "pause"
+---@field closed boolean?      it refuses everything, and "closed" is the word
+---@field index integer?       of its cost, once it is built into a list of terms
+
+--- What the engine is asked about, and what keeps that memory alive.
+---@class neap.Terms
+---@field all ffi.cdata*              struct neap_all
+---@field terms ffi.cdata*            struct neap_term[]
+---@field parts neap.Part[]           of terms[i - 1]
+---@field sums { leaf: ffi.cdata*, multiplier: integer, parts: neap.Part[] }[]  by limiter
+---@field names table<string, integer> index of each named cost
+---@field unnamed integer?            index of the cost without a name, if a term has that
+---@field costs integer               how many costs there are, at least 1
+---@field holds boolean               a permit has something to give back
+
+---@param part neap.Part
+---@param change table
+---@return neap.Part  a copy with `change`
+local function with(part, change)
+  local copy = {}
+  for key, value in pairs(part) do copy[key] = value end
+  for key, value in pairs(change) do copy[key] = value end
+  return copy
+end
+
+--- The parts, grouped by limiter in the order of their first mention.
+---@param parts neap.Part[]
+local function grouped(parts)
+  local sums, of = {}, {}
+  for _, part in ipairs(parts) do
+    local sum = of[part.leaf]
+    if not sum then
+      sum = { leaf = part.leaf, multiplier = 0, parts = {} }
+      sums[#sums + 1], of[part.leaf] = sum, sum
+    end
+    sum.multiplier = sum.multiplier + part.multiplier
+    local twin
+    for i, other in ipairs(sum.parts) do
+      if other.cost == part.cost then twin = i end
+    end
+    if twin then
+      local both = sum.parts[twin].multiplier + part.multiplier
+      sum.parts[twin] = with(sum.parts[twin], { multiplier = both })
+    else
+      sum.parts[#sum.parts + 1] = with(part, {})
+    end
+  end
+  return sums
+end
+
+---@param parts neap.Part[]
+---@param level integer  whose mistake it is when there are too many
+---@param guests? { cost: string|false, index: integer }[]  limits in Lua; they get their index
+---@return neap.Terms
+local function build(parts, level, guests)
+  local sums = grouped(parts)
+  local flat, names, unnamed, costs, holds = {}, {}, nil, 0, false
+  local function index_of(name)
+    local index = unnamed
+    if name then index = names[name] end
+    if index then return index end
+    if name then names[name] = costs else unnamed = costs end
+    costs = costs + 1
+    return costs - 1
+  end
+  for _, sum in ipairs(sums) do
+    for _, part in ipairs(sum.parts) do
+      flat[#flat + 1] = part
+      part.index = index_of(part.cost)
+      holds = holds or part.leaf.kind == C.NEAP_SEMAPHORE
+    end
+  end
+  for _, guest in ipairs(guests or {}) do guest.index = index_of(guest.cost) end
+  if #flat > TERMS then
+    error(("hybrid: %d limits, at most %d are possible"):format(#flat, TERMS), level + 1)
+  end
+  if costs > COSTS then
+    error(("hybrid: %d different costs, at most %d are possible; let limits that are charged the "
+      .. "same share a name"):format(costs, COSTS), level + 1)
+  end
+
+  local terms = terms_t(#flat)
+  for i, part in ipairs(flat) do
+    local term = terms[i - 1]
+    term.limiter, term.multiplier, term.cost = part.leaf, part.multiplier, part.index
+  end
+  return {
+    all = all_t(terms, #flat), terms = terms, parts = flat, sums = sums,
+    names = names, unnamed = unnamed, costs = costs > 0 and costs or 1, holds = holds,
+  }
+end
+
+return { build = build, with = with }

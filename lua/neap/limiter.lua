@@ -1,0 +1,334 @@
+--- What every limiter can do: say when, take, wait in line, and explain itself.
+---
+--- A limiter is a list of terms (see neap.all) and one engine call decides over all of them. This
+--- module writes the call and reads the answer; the arithmetic, the lines and the clock are the
+--- engine's. A verb that may not leave now answers `nil, why, wait_s`, where `why` is one of
+---
+---     "rate"   tokens have yet to arrive        "busy"   permits have yet to come back
+---     "line"   others wait and go first         "pause"  nobody leaves for a while
+---     "cost"   more than there can ever be      "closed" it refuses everything
+---
+--- and from acquire also "timeout", "cancelled", and "queue" when all places to wait are taken.
+--- `wait_s` is how long until it could leave, nil when no clock can tell.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local all = require "neap.all"
+local cost = require "neap.cost"
+local permit = require "neap.permit"
+local reason = require "neap.reason"
+local runtime = require "neap.runtime"
+local rounds = require "neap.runtime.rounds"
+
+local error, getmetatable, ipairs, pairs, pcall = error, getmetatable, ipairs, pairs, pcall
+local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
+local current, new_permit, read = runtime.current, permit.new, cost.read
+local NEVER, ON_GIVE, HORIZON = C.neap_never, C.neap_on_give, C.neap_horizon
+local GRANTED, WAITING, REFUSED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_REFUSED
+local TIMEOUT, CANCELLED, FULL = C.NEAP_TIMEOUT, C.NEAP_CANCELLED, C.NEAP_QUEUE_FULL
+local OK = C.NEAP_OK
+
+-- One request and one answer for all: filled, used and read before anybody else can run.
+local request = ffi.new "struct neap_request"
+local answer = ffi.new "struct neap_answer"
+local costs = request.cost
+local request_t = ffi.typeof(request)
+
+---@class neap.Limiter
+---@field terms neap.Terms
+---@field name string
+---@field closed boolean?   by close()
+---@field waiting table<integer, neap.Runtime>  tickets in line here
+---@field parents table<neap.Limiter, true>     those that contain it, weak
+---@field reclaim function?  when permits of it have something to give back
+local limiter = {}
+limiter.__index = limiter
+
+-- ---- making -----------------------------------------------------------------------------------
+
+--- A kind of limiter: a table of methods that starts with these.
+---@return table
+function limiter.class()
+  local class = {}
+  for name, value in pairs(limiter) do class[name] = value end
+  class.__index = class
+  return class
+end
+
+--- Is it one of ours?
+---@param x any
+---@return boolean
+function limiter.is(x)
+  local class = type(x) == "table" and getmetatable(x)
+  return class and class.try_acquire ~= nil and x.terms ~= nil or false
+end
+
+--- Make `self` a limiter of these parts.
+---@generic T
+---@param class T
+---@param self table
+---@param parts neap.Part[]
+---@param level integer
+---@param guests neap.Guest[]?  see neap.guest
+---@return T
+function limiter.init(class, self, parts, level, guests)
+  self.terms = all.build(parts, level + 1, guests)
+  self.waiting = {}
+  self.parents = setmetatable({}, { __mode = "k" })
+  if self.terms.holds then self.reclaim = permit.reclaimer(self) end
+  return setmetatable(self, class)
+end
+
+--- A name from options, or what it is called otherwise.
+---@param options table?
+---@param otherwise string
+---@param known table<string, true>  the options there are besides name
+---@param level integer
+---@return string
+function limiter.name_of(options, otherwise, known, level)
+  if options == nil then return otherwise end
+  if type(options) ~= "table" then
+    error("options: a table expected, got " .. type(options), level + 1)
+  end
+  for key in pairs(options) do
+    if key ~= "name" and not known[key] then
+      error("options: '" .. tostring(key) .. "' is not known", level + 1)
+    end
+  end
+  local name = options.name
+  if name ~= nil and (type(name) ~= "string" or name == "") then
+    error("name: a text expected, got " .. tostring(name), level + 1)
+  end
+  return name or otherwise
+end
+
+-- ---- time -------------------------------------------------------------------------------------
+
+--- A duration in ns: seconds, or a text such as "250ms". The horizon, or math.huge, is for ever.
+---@param duration number|string
+---@param what string
+---@param level integer
+---@return ffi.cdata*  int64_t
+function limiter.ns_of(duration, what, level)
+  if type(duration) == "number" and duration < 0 then
+    error(("%s: seconds from 0 expected, got %s"):format(what, tostring(duration)), level + 1)
+  end
+  return rounds.ns(duration, level + 1)
+end
+
+local function earlier(a, b) return a < b and a or b end
+
+--- The instant given up at, from a table of options.
+---@param given any
+---@param now ffi.cdata*
+---@param level integer
+---@return ffi.cdata*
+function limiter.deadline_of(given, now, level)
+  if type(given) ~= "table" then return NEVER end
+  local at = NEVER
+  if given.timeout ~= nil then at = now + limiter.ns_of(given.timeout, "timeout", level + 1) end
+  local deadline = given.deadline
+  if type(deadline) == "number" and deadline == deadline then
+    at = earlier(at, rounds.ns(deadline, level + 1))
+  elseif ffi.istype("int64_t", deadline) then
+    at = earlier(at, deadline < 0 and 0LL or deadline)
+  elseif deadline ~= nil then
+    error("deadline: an instant expected, as neap.now() gives it, got " .. tostring(deadline),
+      level + 1)
+  end
+  return at < HORIZON and at or NEVER
+end
+
+---@return number?  seconds until `at`; nil when no clock can tell
+local function wait_until(at, now)
+  if at >= ON_GIVE then return nil end
+  return at > now and tonumber(at - now) / 1e9 or 0
+end
+
+-- ---- answers ----------------------------------------------------------------------------------
+
+--- The part that binds, for an index from the engine.
+local function binding(self, bound)
+  return self.terms.parts[bound >= 0 and bound + 1 or 1]
+end
+
+--- The refusal in `answer`, as a word and a wait.
+local function refusal(self, now)
+  local status = answer.status
+  if status == REFUSED then
+    if answer.ahead > 0 then return nil, "line", wait_until(answer.at, now) end
+    return nil, binding(self, answer.bound).word, wait_until(answer.at, now)
+  elseif status == TIMEOUT then
+    return nil, "timeout", wait_until(answer.at, now)
+  elseif status == FULL then
+    return nil, "queue"
+  end
+  return nil, binding(self, answer.bound).closed and "closed" or "cost"
+end
+
+-- ---- verbs ------------------------------------------------------------------------------------
+
+--- Take now or not at all. Never overtakes those who wait for the same limit.
+---@param given? integer|table<string, integer>  what it costs, 1 unless told
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
+function limiter:try_acquire(given)
+  local n = read(costs, self.terms, given, false, 2)
+  if self.closed then return nil, "closed" end
+  local rt = current()
+  local now = rt.now_ns()
+  request.all = self.terms.all
+  C.neap_engine_try(rt.engine, request, now, answer)
+  if answer.status == GRANTED then return new_permit(self, request, n, answer.at) end
+  return refusal(self, now)
+end
+
+--- Answer as try_acquire would, and take nothing.
+---@param given? integer|table<string, integer>
+---@return true? granted
+---@return string? why
+---@return number? wait_s
+function limiter:peek(given)
+  read(costs, self.terms, given, false, 2)
+  if self.closed then return nil, "closed" end
+  local rt = current()
+  local now = rt.now_ns()
+  request.all = self.terms.all
+  C.neap_engine_peek(rt.engine, request, now, answer)
+  if answer.status == GRANTED then return true end
+  return refusal(self, now)
+end
+
+--- In line under the ticket in `answer`, until it ends.
+local function stand(self, rt, n)
+  local ticket = tonumber(answer.ticket)
+  local kept = request_t(request)   -- others use `request` meanwhile
+  self.waiting[ticket] = rt
+  local status, at, _, late = rt.wait(ticket)
+  self.waiting[ticket] = nil
+  if status == GRANTED then
+    return new_permit(self, kept, n, at)
+  elseif status == CANCELLED then
+    if late then new_permit(self, kept, n, at):undo() end
+    return nil, self.closed and "closed" or "cancelled"
+  end
+  local now = rt.now_ns()
+  C.neap_engine_peek(rt.engine, kept, now, answer)
+  return nil, "timeout", answer.status == GRANTED and 0 or wait_until(answer.at, now)
+end
+
+--- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
+--- `deadline` (an instant) in the table say. What cannot be met in time is refused at once.
+---@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s  after "timeout": until it could have been, asked anew
+function limiter:acquire(given)
+  local n = read(costs, self.terms, given, true, 2)
+  local rt = current()
+  local now = rt.now_ns()
+  request.deadline = limiter.deadline_of(given, now, 2)
+  if self.closed then return nil, "closed" end
+  request.all = self.terms.all
+  if C.neap_engine_acquire(rt.engine, request, now, answer) ~= OK then
+    return nil, "no memory for another line"
+  elseif answer.status == GRANTED then
+    return new_permit(self, request, n, answer.at)
+  elseif answer.status == WAITING then
+    return stand(self, rt, n)
+  end
+  return refusal(self, now)
+end
+
+local function finish(held, ok, ...)
+  held:give(ok and "success" or "failure")
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Acquire, call `fn(...)`, give back: "success" when it returns; "failure" when it raises, and
+--- then its error goes on unchanged.
+---@param given integer|table|nil  as for acquire
+---@param fn function
+---@param ... any  its arguments
+---@return any ...  its results; or nil, why, wait_s when there was no permit and it was not called
+function limiter:with(given, fn, ...)
+  read(costs, self.terms, given, true, 2)
+  if type(fn) ~= "function" then error("with: a function expected, got " .. type(fn), 2) end
+  local held, why, wait_s = self:acquire(given)
+  if not held then return nil, why, wait_s end
+  return finish(held, pcall(fn, ...))
+end
+
+-- ---- looking ----------------------------------------------------------------------------------
+
+--- The present, with all that was due before it done.
+local function settled_now()
+  local rt = current()
+  local now = rt.now_ns()
+  C.neap_engine_advance(rt.engine, now)
+  return now
+end
+
+--- The terms that a cost is charged to, as something `reason.least` can measure.
+local function terms_of(self, name, level)
+  if name == nil then return self.terms end
+  if not self.terms.names[name] then
+    error("cost '" .. tostring(name) .. "' is not known", level + 1)
+  end
+  local sums = {}
+  for _, sum in ipairs(self.terms.sums) do
+    for _, part in ipairs(sum.parts) do
+      if part.cost == name then
+        sums[#sums + 1] = { leaf = sum.leaf, multiplier = part.multiplier }
+      end
+    end
+  end
+  return { sums = sums }
+end
+
+--- Whole tokens or permits that a call could have now, of every limit or of one cost; below 0
+--- after borrowing. Those who wait are not counted. math.huge: no limit.
+---@param name? string
+---@return number
+function limiter:available(name)
+  return reason.least(terms_of(self, name, 2), reason.balance, settled_now())
+end
+
+--- The most that one call could ever have. math.huge: no limit.
+---@param name? string
+---@return number
+function limiter:capacity(name)
+  return reason.least(terms_of(self, name, 2), reason.capacity)
+end
+
+--- What stands in the way of a call, nil when nothing does.
+---@param given? integer|table<string, integer>
+---@return neap.Reason?
+function limiter:why(given)
+  read(costs, self.terms, given, false, 2)
+  if self.closed then return reason.closed(self) end
+  local rt = current()
+  local now = rt.now_ns()
+  request.all = self.terms.all
+  C.neap_engine_peek(rt.engine, request, now, answer)
+  if answer.status == GRANTED then return nil end
+  local _, word, wait = refusal(self, now)
+  return reason.new(self.terms, answer, costs, word, wait, now)
+end
+
+-- ---- closing ----------------------------------------------------------------------------------
+
+--- Refuse everything from now on, those in line first, with "closed"; also whatever contains it.
+--- Permits that are out can still be given back.
+function limiter:close()
+  if self.closed then return end
+  self.closed = true
+  for ticket, rt in pairs(self.waiting) do rt.cancel(ticket) end
+  for parent in pairs(self.parents) do parent:close() end
+end
+
+---@return string
+function limiter:__tostring() return self.name end
+
+return limiter

@@ -1,0 +1,66 @@
+--- A pause: nobody leaves before an instant. What a server's "Retry-After" is for.
+---
+---     local pause = neap.pause()
+---     local api = neap.hybrid { "10/s", pause }
+---     pause:extend(retry_after)      -- everything in line waits at least that long
+local ffi = require "ffi"
+local C = require "neap.engine"
+local limiter = require "neap.limiter"
+local runtime = require "neap.runtime"
+
+local tonumber = tonumber
+local current = runtime.current
+
+local leaf_t = ffi.typeof "struct neap_limiter"
+
+---@class neap.Pause: neap.Limiter
+---@field leaf ffi.cdata*
+local pause = limiter.class()
+
+--- Nobody leaves for so long from now. A longer pause that is on stays.
+---@param duration number|string  seconds, or "1m30s"; math.huge: until clear
+---@return number  seconds the pause now lasts
+function pause:extend(duration)
+  local ns = limiter.ns_of(duration, "extend", 2)
+  local rt = current()
+  local now = rt.now_ns()
+  C.neap_engine_advance(rt.engine, now)
+  local ends = now + ns
+  if ends > C.neap_horizon then ends = C.neap_horizon end
+  local force = C.neap_pause_extend(self.leaf.as.pause, ends)
+  C.neap_engine_touch(rt.engine, self.leaf, now)
+  return force > now and tonumber(force - now) / 1e9 or 0
+end
+
+--- End it now. Those in line may go.
+function pause:clear()
+  local rt = current()
+  local now = rt.now_ns()
+  C.neap_engine_advance(rt.engine, now)
+  C.neap_pause_clear(self.leaf.as.pause)
+  C.neap_engine_touch(rt.engine, self.leaf, now)
+end
+
+--- Seconds it still lasts; 0 when there is none.
+---@return number
+function pause:left()
+  local now = current().now_ns()
+  local at = C.neap_pause_when(self.leaf.as.pause, now)
+  return at > now and tonumber(at - now) / 1e9 or 0
+end
+
+--- Is it on?
+---@return boolean
+function pause:active() return self:left() > 0 end
+
+--- Make a pause, not on yet.
+---@param options? { name: string? }
+---@return neap.Pause
+return function (options)
+  local self = { leaf = leaf_t() }
+  self.name = limiter.name_of(options, "pause", {}, 2)
+  self.leaf.kind = C.NEAP_PAUSE
+  C.neap_pause_init(self.leaf.as.pause)
+  local part = { leaf = self.leaf, multiplier = 1, cost = false, label = self.name, word = "pause" }
+  return limiter.init(pause, self, { part }, 2)
+end

@@ -1,0 +1,127 @@
+--- A permit: what was granted, until it is given back.
+---
+--- Of a rate there is nothing to give back, time does that; but what was really used may be told
+--- (`settle`), and a permit of a semaphore holds its place until it is released. Who forgets to is
+--- helped by the collector: a permit that nobody can reach any more gives back what it holds, with
+--- the outcome "ignore". That comes late and at no certain moment, so it is the net below, not the
+--- way down: `limiter:with(cost, fn)` is.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local cost = require "neap.cost"
+local runtime = require "neap.runtime"
+
+local error, setmetatable, tostring = error, setmetatable, tostring
+local current = runtime.current
+
+local request_t = ffi.typeof "struct neap_request"
+local OUTCOMES = { success = C.NEAP_SUCCESS, failure = C.NEAP_FAILURE, ignore = C.NEAP_IGNORE }
+
+local spent = ffi.new "int64_t[8]"   -- scratch, never across a yield
+local used = ffi.new "int64_t[8]"
+local zero = ffi.new "int64_t[8]"
+
+---@class neap.Permit
+---@field limiter neap.Limiter
+---@field cost integer?          what every limit was charged, or
+---@field request ffi.cdata*?    struct neap_request: what each was charged; always when it holds
+---@field at ffi.cdata*          ns: the instant it was granted at
+---@field over boolean?          given back
+local permit = {}
+permit.__index = permit
+
+--- A permit for what `request` was granted at `at`. One that holds nothing and was charged the
+--- same everywhere is one small table, which compiled code does not even build when it is dropped.
+---@param limiter neap.Limiter
+---@param request ffi.cdata*   struct neap_request; copied where it is needed
+---@param n integer?           the cost, when it is the same for all
+---@param at ffi.cdata*
+---@return neap.Permit
+function permit.new(limiter, request, n, at)
+  local reclaim = limiter.reclaim
+  if reclaim then
+    local own = ffi.gc(request_t(request), reclaim)
+    return setmetatable({ limiter = limiter, request = own, at = at }, permit)
+  elseif n then
+    return setmetatable({ limiter = limiter, cost = n, at = at }, permit)
+  end
+  return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
+end
+
+--- What the collector calls for a permit of `limiter` that was never given back. The finalizer
+--- keeps its upvalues, and so the limiter's memory, alive until the last permit is gone.
+---@param limiter neap.Limiter
+---@return fun(request: ffi.cdata*)
+function permit.reclaimer(limiter)
+  return function (request)
+    local rt = current()
+    C.neap_engine_give(rt.engine, limiter.terms.all, request.cost, OUTCOMES.ignore, rt.now_ns())
+  end
+end
+
+--- Give back. The outcome tells limits that learn from it how the call went.
+---@param outcome? "success"|"failure"|"ignore"  "success" unless told
+---@return boolean  false when it was given back before, and nothing happens
+function permit:give(outcome)
+  local code = OUTCOMES[outcome or "success"]
+  if not code then
+    error("outcome: \"success\", \"failure\" or \"ignore\" expected, got " .. tostring(outcome), 2)
+  end
+  if self.over then return false end
+  self.over = true
+  local limiter = self.limiter
+  if limiter.reclaim then
+    local rt = current()
+    ffi.gc(self.request, nil)
+    C.neap_engine_give(rt.engine, limiter.terms.all, self.request.cost, code, rt.now_ns())
+  end
+  if self.guests then limiter:give_guests(self.guests, outcome or "success") end
+  return true
+end
+
+--- `give "success"`.
+---@return boolean
+function permit:release() return self:give() end
+
+--- What each cost was charged, into `spent`.
+local function charged(self)
+  if self.request then
+    ffi.copy(spent, self.request.cost, ffi.sizeof(spent))
+  else
+    for i = 0, self.limiter.terms.costs - 1 do spent[i] = self.cost end
+  end
+end
+
+--- As if it had never been granted, for one that nobody got to see.
+function permit:undo()
+  charged(self)
+  if self.request then ffi.gc(self.request, nil) end
+  self.over = true
+  local rt = current()
+  C.neap_engine_settle(rt.engine, self.limiter.terms.all, spent, zero, self.at, rt.now_ns())
+end
+
+--- Tell what was really used: what was too much goes back, what was too little is charged now, and
+--- later calls wait for it. In flight, what is left stays held until the permit is given back.
+---@param amount integer|table<string, integer>  a cost that the table does not name stays as it was
+---@return boolean  false when the permit was given back before, and nothing happens
+function permit:settle(amount)
+  local limiter, request = self.limiter, self.request
+  local terms = limiter.terms
+  charged(self)
+  ffi.copy(used, spent, ffi.sizeof(spent))
+  local n = cost.read_used(used, terms, amount, 2)
+  if self.over then return false end
+  local rt = current()
+  C.neap_engine_settle(rt.engine, terms.all, spent, used, self.at, rt.now_ns())
+  if self.guests then limiter:settle_guests(self.guests, spent, used) end
+  if not request and n then
+    self.cost = n
+  else
+    request = request or request_t()
+    ffi.copy(request.cost, used, ffi.sizeof(used))
+    self.request, self.cost = request, nil
+  end
+  return true
+end
+
+return permit

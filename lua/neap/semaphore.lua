@@ -1,0 +1,89 @@
+--- A semaphore: how many at once.
+---
+---     local calls = neap.semaphore(64)
+---     local result = calls:with(1, fetch, url)     -- waits for a place, and leaves it
+---
+--- A weighted one is the same with costs above 1: "5MB in flight". With `overdraw` a call goes
+--- whenever nothing is owed, however heavy, and the next ones wait until that is paid off.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local limiter = require "neap.limiter"
+local notation = require "neap.notation"
+local runtime = require "neap.runtime"
+
+local error, tonumber, tostring, type = error, tonumber, tostring, type
+local current = runtime.current
+
+local leaf_t = ffi.typeof "struct neap_limiter"
+local MOST = 2 ^ 53
+local OPTIONS = { overdraw = true }
+
+---@class neap.Semaphore: neap.Limiter
+---@field leaf ffi.cdata*
+local semaphore = limiter.class()
+
+--- How many permits a limit allows.
+---@param limit integer|string|neap.limit
+---@param level integer
+---@return integer
+local function read_limit(limit, level)
+  local value = limit
+  if type(limit) == "string" then
+    local message
+    value, message = notation.limit(limit)
+    if not value then
+      error(("semaphore: bad limit %q: %s"):format(notation.show(limit), message), level + 1)
+    end
+  end
+  if type(value) == "table" then
+    if value.kind ~= "in_flight" then
+      error("semaphore: a number of permits or \"64 in flight\" expected, got "
+        .. (type(limit) == "string" and ("%q"):format(limit) or tostring(value.kind)), level + 1)
+    end
+    value = value.amount
+  end
+  if type(value) ~= "number" or not (value >= 1 and value <= MOST) or value % 1 ~= 0 then
+    error(("semaphore: a whole number of permits from 1 expected, got %s"):format(tostring(value)),
+      level + 1)
+  end
+  return value
+end
+
+--- Permits that are out.
+---@return integer
+function semaphore:in_use() return tonumber(self.leaf.as.semaphore.in_use) end
+
+--- Permits there are.
+---@return integer
+function semaphore:limit() return tonumber(self.leaf.as.semaphore.limit) end
+
+--- Another number of permits from now on. Raised, those in line may go; lowered, nobody is sent
+--- away, and nobody follows until enough have come back.
+---@param limit integer|string|neap.limit
+function semaphore:resize(limit)
+  local permits = read_limit(limit, 2)
+  local rt = current()
+  local now = rt.now_ns()
+  C.neap_engine_advance(rt.engine, now)
+  self.leaf.as.semaphore.limit = permits
+  C.neap_engine_touch(rt.engine, self.leaf, now)
+end
+
+--- Make a semaphore.
+---@param limit integer|string|neap.limit  64, "64 in flight", "5MB in flight"
+---@param options? { name: string?, overdraw: boolean? }
+---@return neap.Semaphore
+return function (limit, options)
+  local permits = read_limit(limit, 2)
+  local self = { leaf = leaf_t() }
+  self.name = limiter.name_of(options,
+    notation.format { kind = "in_flight", amount = permits }, OPTIONS, 2)
+  local overdraw = options and options.overdraw
+  if overdraw ~= nil and type(overdraw) ~= "boolean" then
+    error("overdraw: true or false expected, got " .. tostring(overdraw), 2)
+  end
+  self.leaf.kind = C.NEAP_SEMAPHORE
+  C.neap_semaphore_init(self.leaf.as.semaphore, permits, overdraw and 1 or 0)
+  local part = { leaf = self.leaf, multiplier = 1, cost = false, label = self.name, word = "busy" }
+  return limiter.init(semaphore, self, { part }, 2)
+end

@@ -1,0 +1,215 @@
+--- A throttle: how fast. "100/min burst 20", "10/s smooth", "5/10s sliding".
+---
+---     local github = neap.throttle("5000/h burst 100")
+---     local permit, why, wait_s = github:try_acquire()
+---
+--- It starts full, and what flows in beyond the burst is lost. A sliding one is exact in every
+--- window instead: what was taken comes back one window later, all of it at once.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local cost = require "neap.cost"
+local limiter = require "neap.limiter"
+local notation = require "neap.notation"
+local runtime = require "neap.runtime"
+local window = require "neap.window"
+
+local error, tonumber, tostring, type = error, tonumber, tostring, type
+local current = runtime.current
+local OK = C.NEAP_OK
+
+local leaf_t = ffi.typeof "struct neap_limiter"
+local OPTIONS = { initial = true, log = true }
+local zero, back = ffi.new "int64_t[8]", ffi.new "int64_t[8]"
+
+---@class neap.Throttle: neap.Limiter
+---@field limit neap.limit
+---@field leaf ffi.cdata*?   nil: unlimited
+local throttle = limiter.class()
+
+-- ---- reading limits ---------------------------------------------------------------------------
+
+local function whole(value, what, most, level)
+  if type(value) ~= "number" or not (value >= 1) or value % 1 ~= 0 or value > most then
+    error(("throttle: %s: a whole number from 1 expected, got %s"):format(what, tostring(value)),
+      level + 1)
+  end
+end
+
+--- A limit as a value, whichever way it was written.
+---@param limit string|neap.limit
+---@param level integer
+---@return neap.limit
+local function read_limit(limit, level)
+  local value = limit
+  if type(limit) ~= "table" then
+    local message
+    value, message = notation.limit(limit)
+    if not value then
+      error(("throttle: bad limit %s: %s"):format(
+        type(limit) == "string" and ("%q"):format(notation.show(limit)) or tostring(limit),
+        message), level + 1)
+    end
+  end
+  if value.kind == "unlimited" or value.kind == "closed" then return value end
+  if value.kind == "in_flight" then
+    error(("throttle: %q is a semaphore's: write neap.semaphore(%d)"):format(
+      notation.format(value), value.amount), level + 1)
+  elseif value.kind ~= "rate" then
+    error("throttle: a limit such as \"100/min burst 20\" expected, got a table of kind "
+      .. tostring(value.kind), level + 1)
+  end
+  whole(value.burst, "burst", 2 ^ 53, level + 1)
+  whole(value.amount, "amount", 2 ^ 53, level + 1)
+  whole(value.per_ns, "period in ns", 2 ^ 53, level + 1)
+  if value.mode == "fixed" then
+    error(("throttle: %q: fixed windows start when the server says, which nobody here knows; "
+      .. "write \"sliding\", which keeps within any of them"):format(notation.format(value)),
+      level + 1)
+  end
+  return value
+end
+
+local function too_fast(value, level)
+  error(("throttle: %q does not fit: at most 6 tokens per ns, and a burst below 2^59"):format(
+    notation.format(value)), level + 1)
+end
+
+--- Set up `leaf` for a limit.
+---@param leaf ffi.cdata*
+---@param value neap.limit
+---@param self table  gets the log of a sliding one
+---@param options table
+---@param level integer
+local function init(leaf, value, self, options, level)
+  if value.kind == "closed" then
+    -- one token, of which each unit of cost needs two
+    leaf.kind = C.NEAP_GCRA
+    C.neap_gcra_init(leaf.as.gcra, 1, 1, 1)
+  elseif value.mode == "sliding" then
+    local log, entries = window.log_for(value.amount, options.log, level + 1)
+    if not window.init(leaf, value.amount, value.per_ns, log, entries) then
+      too_fast(value, level + 1)
+    end
+    self.log, self.entries = log, entries
+  else
+    if options.log then error("log: only a sliding limit has one", level + 1) end
+    local gcra = ffi.new "struct neap_gcra"
+    if C.neap_gcra_init(gcra, value.amount, value.per_ns, value.burst) ~= OK then
+      too_fast(value, level + 1)
+    end
+    leaf.kind, leaf.as.gcra = C.NEAP_GCRA, gcra
+  end
+end
+
+-- ---- verbs of its own -------------------------------------------------------------------------
+
+--- The leaf, once all that was due is done; nothing else changes it behind the engine's back.
+local function at_rest(self, verb, level)
+  if not self.leaf then
+    error(("%s: %s has nothing to %s"):format(verb, self.name, verb), level + 1)
+  end
+  local rt = current()
+  local now = rt.now_ns()
+  C.neap_engine_advance(rt.engine, now)
+  return self.leaf, now, rt
+end
+
+local function is_rate(self) return self.limit.kind == "rate" and self.limit.mode ~= "sliding" end
+
+--- Spend all there is.
+function throttle:drain()
+  local leaf, now = at_rest(self, "drain", 2)
+  if is_rate(self) then
+    C.neap_gcra_fill(leaf.as.gcra, 0, now)
+  elseif self.log then
+    C.neap_window_take(leaf.as.window, C.neap_window_available(leaf.as.window, now), now)
+  end
+end
+
+--- Make it full again, as when it was new. Those who wait may go.
+function throttle:refill()
+  local leaf, now, rt = at_rest(self, "refill", 2)
+  if is_rate(self) then
+    C.neap_gcra_fill(leaf.as.gcra, self.limit.burst, now)
+  elseif self.log then
+    window.init(leaf, self.limit.amount, self.limit.per_ns, self.log, self.entries)
+  end
+  C.neap_engine_touch(rt.engine, leaf, now)
+end
+
+--- Is all of it there?
+---@return boolean
+function throttle:full() return self:available() >= self:capacity() end
+
+--- Put tokens back that were taken and never used, up to a full one. Who has the permit rather
+--- settles that: `permit:settle(0)`.
+---@param n integer
+function throttle:refund(n)
+  cost.check(n, "refund", 2)
+  local _, now, rt = at_rest(self, "refund", 2)
+  if not is_rate(self) then
+    error("refund: " .. self.name .. " remembers when each token was taken: settle the permit", 2)
+  end
+  back[0] = n
+  C.neap_engine_settle(rt.engine, self.terms.all, back, zero, now, now)
+end
+
+--- Another rate from now on, for those in line, too. What it holds it keeps, as far as the new
+--- burst goes, and what it owes it owes; the part of a token that was on its way is lost.
+---@param limit string|neap.limit
+function throttle:change(limit)
+  local value = read_limit(limit, 2)
+  local leaf, now, rt = at_rest(self, "change", 2)
+  if not is_rate(self) or value.kind ~= "rate" or value.mode == "sliding" then
+    error(("change: from %q to %q is another kind of limit: build a new one"):format(
+      notation.format(self.limit), notation.format(value)), 2)
+  end
+  local held = tonumber(C.neap_gcra_available(leaf.as.gcra, now))
+  init(leaf, value, self, {}, 2)
+  if held >= 0 then
+    C.neap_gcra_fill(leaf.as.gcra, held, now)
+  else
+    C.neap_gcra_fill(leaf.as.gcra, 0, now)
+    C.neap_gcra_settle(leaf.as.gcra, 0, -held, now)
+  end
+  if self.name == notation.format(self.limit) then
+    self.name = notation.format(value)
+    for _, part in ipairs(self.terms.parts) do part.label = self.name end
+  end
+  self.limit = value
+  C.neap_engine_touch(rt.engine, leaf, now)
+end
+
+--- Make a throttle.
+---@param limit string|neap.limit  "100/min burst 20", "10/s smooth", "5/10s sliding", "unlimited"
+---@param options? { name: string?, initial: integer?, log: integer? }
+---  name: what it is called when it refuses; initial: tokens to start with, instead of all;
+---  log: how many grants a sliding one remembers at most
+---@return neap.Throttle
+return function (limit, options)
+  local value = read_limit(limit, 2)
+  local self = { limit = value }
+  self.name = limiter.name_of(options, notation.format(value), OPTIONS, 2)
+  options = options or {}
+  if options.initial ~= nil then
+    cost.check(options.initial, "initial", 2)
+    if value.kind ~= "rate" or value.mode == "sliding" then
+      error("initial: only a rate has tokens to start with", 2)
+    end
+  end
+
+  local parts = {}
+  if value.kind ~= "unlimited" then
+    self.leaf = leaf_t()
+    init(self.leaf, value, self, options, 2)
+    if options.initial then
+      C.neap_gcra_fill(self.leaf.as.gcra, options.initial, current().now_ns())
+    end
+    local closed = value.kind == "closed"
+    parts[1] = {
+      leaf = self.leaf, log = self.log, multiplier = closed and 2 or 1, cost = false,
+      label = self.name, word = "rate", closed = closed,
+    }
+  end
+  return limiter.init(throttle, self, parts, 2)
+end
