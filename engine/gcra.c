@@ -228,3 +228,19 @@ int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64
 	};
 	return NEAP_OK;
 }
+
+int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
+		     neap_ns now)
+{
+	struct neap_gcra fresh;
+	if (neap_gcra_init(&fresh, amount, period_ns, burst))
+		return NEAP_ERANGE;
+	int64_t clock = clock_at(g, now);
+	wide debt = (wide)(uint64_t)(later(read_tat(g), clock) - clock) << fresh.shift;
+	debt = (debt + ((wide)1 << g->shift) - 1) >> g->shift;
+	if (debt > (wide)(uint64_t)fresh.burst)
+		debt = (wide)(uint64_t)fresh.burst;
+	fresh.tat = clock_at(&fresh, now) + (int64_t)debt;
+	*g = fresh;
+	return NEAP_OK;
+}

@@ -63,7 +63,7 @@ int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64
  * wait until then, neap_never means cost > burst. */
 neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now);
 
-/* Spend 'cost' if it conforms at 'now'; the answer is that of _when, and up to 'now' means spent. */
+/* Spend 'cost' if it conforms at 'now'. Answers as _when; up to 'now' means spent. */
 neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now);
 
 /* Charge 'used' instead of the 'cost' that was spent before: gives back, or borrows from the
@@ -75,6 +75,11 @@ int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
 
 /* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
 void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
+
+/* Another rate in place: what was spent and has not flowed back stays spent, up to the new burst.
+ * Ranges and errors as _init. Not while another thread takes. */
+int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
+		     neap_ns now);
 
 /* ==== ring 0: semaphore, permits in flight ============================================== */
 
