@@ -122,8 +122,8 @@ static int array(struct neap_parse *p, const char *data, uint32_t size)
 		if (p->login && bulk > LOGIN_BULK)
 			return refuse(p, "unauthenticated bulk length");
 		uint32_t end = from + (uint32_t)bulk;
-		if (size < end + 2 && (size <= end || data[end] == '\r'))
-			return wait_for(p, end + 2);
+		if (size <= end || (size == end + 1 && data[end] == '\r'))
+			return wait_for(p, size < end + 1 ? end + 1 : end + 2);
 		if (data[end] != '\r' || data[end + 1] != '\n')
 			return refuse(p, "expected CRLF after bulk");
 		p->argv[i] = (struct neap_span){data + from, (uint32_t)bulk};
@@ -241,11 +241,11 @@ int neap_parse(struct neap_parse *p, char *data, uint32_t size)
 /* Make room for 'size' bytes and say where, or NULL. */
 static char *room(struct neap_reply *r, size_t size)
 {
-	if (r->room - r->tail >= size && !r->failed)
-		return r->data + r->tail;
 	size_t held = r->tail - r->head;
 	if (r->failed || held > r->limit || size > r->limit - held)
 		goto fail;
+	if (r->room - r->tail >= size)
+		return r->data + r->tail;
 	if (r->head) {
 		memmove(r->data, r->data + r->head, held);
 		r->head = 0;
