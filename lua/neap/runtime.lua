@@ -1,0 +1,46 @@
+--- Where programs wait: the runtime in use.
+---
+--- Code that waits is written once, against a runtime's verbs: now, sleep, spawn, wait, cancel, run
+--- (see neap.runtime.rounds, what they all share). `neap.runtime.ev` has libev and the real clock
+--- and is used unless told otherwise; in `neap.runtime.manual` time is the caller's.
+local runtime = {}
+
+local in_use   ---@type neap.Runtime?
+
+--- The runtime in use: an ev one, opened when first asked for, unless `use` said another.
+---@return neap.Runtime
+function runtime.current()
+  if not in_use then in_use = require "neap.runtime.ev".new() end
+  return in_use
+end
+
+--- Use this one from now on; nil goes back to a new ev one.
+---@param rt neap.Runtime?
+---@return neap.Runtime? before
+function runtime.use(rt)
+  local before = in_use
+  in_use = rt
+  return before
+end
+
+--- Call `fn(...)` as a task, and return what it returns when it and all tasks have ended.
+---@param fn function
+---@param ... any
+---@return any ...
+function runtime.run(fn, ...) return runtime.current().run(fn, ...) end
+
+--- Start a task: `spawn(fn, ...)`, or `spawn("name", fn, ...)`.
+---@return neap.Task
+function runtime.spawn(...) return runtime.current().spawn(...) end
+
+--- Wait for a while.
+---@param duration number|string  seconds, or "250ms"
+---@return true? slept
+---@return "cancelled"? why
+function runtime.sleep(duration) return runtime.current().sleep(duration) end
+
+--- The clock, in seconds.
+---@return number
+function runtime.now() return runtime.current().now() end
+
+return runtime
