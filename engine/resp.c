@@ -80,7 +80,7 @@ static int header(struct neap_parse *p, const char *data, uint32_t size, uint32_
 		  const char *what, int64_t *out)
 {
 	const char *end = memchr(data + *from, '\r', size - *from);
-	if (!end && size - *from > LINE_MAX_BYTES)
+	if ((end ? (uint32_t)(end - data) : size) - *from > LINE_MAX_BYTES)
 		return refuse(p, "too big %s count string", what);
 	if (!end || end + 1 == data + size)
 		return wait_for(p, size + 1);
@@ -196,16 +196,14 @@ static uint32_t word(char *data, uint32_t at, uint32_t end, struct neap_span *ou
 static int line(struct neap_parse *p, char *data, uint32_t size)
 {
 	const char *feed = memchr(data, '\n', size);
-	if (!feed && size > LINE_MAX_BYTES)
+	uint32_t end = feed ? (uint32_t)(feed - data) : size;
+	if (end > LINE_MAX_BYTES)
 		return refuse(p, "too big inline request");
 	if (!feed)
 		return wait_for(p, size + 1);
-	uint32_t end = (uint32_t)(feed - data);
 	p->used = end + 1;
 	if (end && data[end - 1] == '\r')
 		end--;
-	if (end > LINE_MAX_BYTES)
-		return refuse(p, "too big inline request");
 	uint32_t count = 0, at = 0;
 	for (;;) {
 		while (at < end && blank(data[at]))
