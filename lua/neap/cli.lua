@@ -1,0 +1,266 @@
+--- The program's verbs. Exit status: 0 fine, 1 something in the input or the world is wrong, 2 the
+--- command line is.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local notation = require "neap.notation"
+local policy = require "neap.policy"
+local runtime = require "neap.runtime"
+
+local ipairs, pairs, require, tostring = ipairs, pairs, require, tostring
+local concat, sort = table.concat, table.sort
+local max = math.max
+local show = notation.show
+
+local FINE, WRONG, USAGE = 0, 1, 2
+
+local cli = {}
+
+local function say(...) io.stdout:write(concat({ ... }), "\n") end
+
+local function complain(...) io.stderr:write("neap: ", concat({ ... }), "\n") end
+
+-- ---- check -------------------------------------------------------------------------------------
+
+local function counted(n, one, many)
+  return ("%d %s"):format(n, n == 1 and one or many)
+end
+
+-- Rows of cells, the columns aligned.
+local function say_columns(rows)
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for i = 1, #row - 1 do widths[i] = max(widths[i] or 0, #row[i]) end
+  end
+  for _, row in ipairs(rows) do
+    local cells = {}
+    for i, cell in ipairs(row) do cells[i] = cell .. (" "):rep((widths[i] or 0) - #cell) end
+    say("  ", concat(cells, "  "))
+  end
+end
+
+local function rows_of(declared)
+  local rows = {}
+  local function row(...)
+    rows[#rows + 1] = { rows[1] and "" or show(declared.name, 128), ... }
+  end
+  for _, limit in ipairs(declared.limits) do
+    row(show(limit.name, 128), notation.format(limit.notation))
+  end
+  local settle = declared.lease.settle
+  row("lease", notation.format_duration(declared.lease.ttl_ns) ..
+    (settle[1] and ", settles " .. concat(settle, ", ") or ""))
+  return rows
+end
+
+local PRINT = {}   -- how check tells that a policy is right
+
+function PRINT.table(tree, path)
+  local users = #tree.users > 0 and ", " .. counted(#tree.users, "user", "users") or ""
+  say(show(path, 4096), ": ok, ", counted(#tree.policies, "policy", "policies"), users)
+  local rows = {}
+  for _, address in ipairs(tree.listen.resp) do rows[#rows + 1] = { "listen", address } end
+  say_columns(rows)
+  rows = {}
+  for _, declared in ipairs(tree.policies) do
+    for _, row in ipairs(rows_of(declared)) do rows[#rows + 1] = row end
+  end
+  say_columns(rows)
+end
+
+function PRINT.json(tree)
+  say(policy.to_json(tree))
+end
+
+-- The tree of a file; or nil, with everything that is wrong with it told.
+local function load(path)
+  local tree, mistakes = policy.load(path, { clock = runtime.now })
+  if tree then return tree end
+  for _, mistake in ipairs(mistakes) do io.stderr:write(tostring(mistake), "\n") end
+end
+
+local function check(files, options)
+  local print = PRINT[options.print or "table"]
+  if not print then
+    complain("--print: 'table' or 'json' expected, got '", show(options.print, 40), "'")
+    return USAGE
+  end
+  local status = FINE
+  for _, path in ipairs(files) do
+    local tree = load(path)
+    if tree then print(tree, path) else status = WRONG end
+  end
+  return status
+end
+
+-- ---- run ---------------------------------------------------------------------------------------
+
+local function run(files, options)
+  local tree = load(files[1])
+  if not tree then return WRONG end
+  if options.verbose and not jit.status() then
+    complain("the JIT compiler is off: this process may not make pages executable")
+  end
+  local ok, problem = require "neap.worker".run(tree, options)
+  if not ok then
+    complain(problem)
+    return WRONG
+  end
+  return FINE
+end
+
+-- ---- the command line --------------------------------------------------------------------------
+
+---@class neap.Verb
+---@field files { [1]: integer, [2]: integer }   least and most
+---@field options table<string, "flag"|"value"|"list">
+---@field act fun(files: string[], options: table): integer
+---@field help string
+local VERBS = {
+  run = {
+    files = { 1, 1 },
+    options = { listen = "list", verbose = "flag" },
+    act = run,
+    help = [[
+usage: neap run [--listen ADDRESS]… [--verbose] POLICY
+
+Serve the limits of a policy file to any Redis client, until SIGINT or SIGTERM.
+
+  --listen ADDRESS   where, instead of what the file says; again for more
+                     127.0.0.1:6390   [::1]:6390   localhost:0   unix:/run/neap.sock
+  --verbose          say more on standard error
+]],
+  },
+  check = {
+    files = { 1, 1000 },
+    options = { print = "value" },
+    act = check,
+    help = [[
+usage: neap check [--print table|json] POLICY…
+
+Read policy files as run would, and tell all that is wrong with them. What is right is
+printed in its canonical form: as a table, or one line of JSON for each file.
+
+  --print table|json   table unless told
+]],
+  },
+}
+
+local HELP = [[
+usage: neap VERB …
+
+neap decides when an outbound call may leave.
+
+  run     serve the limits of a policy file to any Redis client
+  check   read policy files and tell all that is wrong with them
+  help    explain a verb
+
+  --version   print the version
+  --help      print this; after a verb, its options
+
+Exit status: 0 fine; 1 something is wrong with a file, or the system refuses; 2 usage.
+]]
+
+local function words_of(set)
+  local words = {}
+  for word in pairs(set) do words[#words + 1] = word end
+  sort(words)
+  return words
+end
+
+local function misused(message, verb)
+  complain(message)
+  io.stderr:write("Try 'neap ", verb and verb .. " " or "", "--help'.\n")
+  return USAGE
+end
+
+local function unknown(what, word, prefix, words)
+  local near = notation.nearest(word, words)
+  return ("unknown %s '%s%s'%s"):format(what, prefix, show(word, 40),
+    near and (" (did you mean '%s%s'?)"):format(prefix, near) or "")
+end
+
+-- Sort a verb's arguments into files and options; or nil and what is wrong.
+---@return string[]? files, table|string options
+local function parse(args, from, verb)
+  local files, options = {}, {}
+  local i, only_files = from, false
+  while args[i] do
+    local word = args[i]
+    local name, value = word:match "^%-%-([^=]+)=?(.*)$"
+    if only_files or not word:find "^%-." then
+      files[#files + 1] = word
+    elseif word == "--" then
+      only_files = true
+    elseif word == "--help" or word == "-h" then
+      return {}, { help = true }
+    elseif not name or not verb.options[name] then
+      local words = words_of(verb.options)
+      words[#words + 1] = "help"
+      local dashes, rest = word:match "^(%-+)([^=]*)"
+      return nil, unknown("option", rest, dashes, words)
+    else
+      local kind, inline = verb.options[name], word:find("=", 1, true)
+      if kind == "flag" and inline then return nil, "--" .. name .. " takes no value" end
+      if kind ~= "flag" and not inline then
+        i = i + 1
+        value = args[i]
+        if not value then return nil, "--" .. name .. " needs a value" end
+      end
+      if kind == "list" then
+        options[name] = options[name] or {}
+        options[name][#options[name] + 1] = value
+      else
+        options[name] = kind == "flag" or value
+      end
+    end
+    i = i + 1
+  end
+  return files, options
+end
+
+local function help(word)
+  if not word then
+    io.stdout:write(HELP)
+  elseif VERBS[word] then
+    io.stdout:write(VERBS[word].help)
+  else
+    return misused(unknown("verb", word, "", words_of(VERBS)))
+  end
+  return FINE
+end
+
+--- What the program does.
+---@param args string[]  as C has them: [0] is the program
+---@return integer status
+function cli.main(args)
+  local word = args[1]
+  if not word then
+    io.stderr:write(HELP)
+    return USAGE
+  elseif word == "--version" or word == "-V" then
+    say("neap ", ffi.string(C.neap_version))
+    return FINE
+  elseif word == "--help" or word == "-h" or word == "help" then
+    return help(args[2])
+  end
+  local verb = VERBS[word]
+  if not verb then
+    local known = words_of(VERBS)
+    known[#known + 1] = "help"
+    local dashes, rest = word:match "^(%-*)(.*)$"
+    if dashes == "" then return misused(unknown("verb", word, "", known)) end
+    return misused(unknown("option", rest, dashes, { "help", "version" }))
+  end
+
+  local files, options = parse(args, 2, verb)
+  if not files then return misused(options, word) end
+  if options.help then return help(word) end
+  local least, most = verb.files[1], verb.files[2]
+  if #files < least then return misused("a policy file is missing", word) end
+  if #files > most then
+    return misused("one policy file expected, also got '" .. show(files[most + 1], 80) .. "'", word)
+  end
+  return verb.act(files, options)
+end
+
+return cli

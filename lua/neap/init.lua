@@ -1,0 +1,18 @@
+--- neap decides when an outbound call may leave. These are its names; each is a module.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local runtime = require "neap.runtime"
+
+return {
+  throttle = require "neap.throttle",
+  semaphore = require "neap.semaphore",
+  hybrid = require "neap.hybrid",
+  notation = require "neap.notation",
+  policy = require "neap.policy",
+  runtime = runtime,
+  run = runtime.run,
+  spawn = runtime.spawn,
+  sleep = runtime.sleep,
+  now = runtime.now,
+  version = ffi.string(C.neap_version),
+}
