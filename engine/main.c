@@ -68,15 +68,19 @@ static int may_compile(void)
 	return may;
 }
 
-/* Our modules before all others. */
-static void search_first(lua_State *L, const char *prefix)
+/* Our modules before all others, and none from where the program happens to be started. */
+static void search_here(lua_State *L, const char *prefix)
 {
 	lua_getglobal(L, "package");
 	lua_getfield(L, -1, "path");
+	const char *path = luaL_gsub(L, lua_tostring(L, -1), "./?.lua;", "");
 	lua_pushfstring(L, "%s/share/lua/5.1/?.lua;%s/share/lua/5.1/?/init.lua;%s",
-			prefix, prefix, lua_tostring(L, -1));
-	lua_setfield(L, -3, "path");
-	lua_pop(L, 2);
+			prefix, prefix, path);
+	lua_setfield(L, -4, "path");
+	lua_getfield(L, -3, "cpath");
+	luaL_gsub(L, lua_tostring(L, -1), "./?.so;", "");
+	lua_setfield(L, -5, "cpath");
+	lua_pop(L, 4);
 }
 
 static int with_traceback(lua_State *L)
@@ -93,12 +97,12 @@ static int with_traceback(lua_State *L)
 static int protected_main(lua_State *L)
 {
 	struct invocation *run = lua_touserdata(L, 1);
+	lua_gc(L, LUA_GCSTOP, 0);
+	luaL_openlibs(L);   /* which turns the compiler on */
+	lua_gc(L, LUA_GCRESTART, -1);
 	if (!may_compile())
 		luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
-	lua_gc(L, LUA_GCSTOP, 0);
-	luaL_openlibs(L);
-	lua_gc(L, LUA_GCRESTART, -1);
-	search_first(L, run->prefix);
+	search_here(L, run->prefix);
 
 	lua_createtable(L, run->argc, 1);
 	for (int i = 0; i < run->argc; i++) {
