@@ -439,8 +439,8 @@ void neap_parse_init(struct neap_parse *p);
 int neap_parse(struct neap_parse *p, char *data, uint32_t size);
 
 /* Writes replies in RESP2 or RESP3 into memory that grows, up to limit. Zeroed but for 'limit' and
- * 'proto' is ready; free(data) ends it. What does not fit, or finds no memory, sets 'failed', and
- * from then on nothing is written. */
+ * 'proto' is ready. What does not fit, or finds no memory, sets 'failed', and from then on nothing
+ * is written. */
 struct neap_reply {
 	char *data;
 	uint32_t head, tail, room;   /* the replies are data[head .. tail) of room bytes */
@@ -465,6 +465,7 @@ void neap_reply_map(struct neap_reply *r, uint32_t count);
 void neap_reply_set(struct neap_reply *r, uint32_t count);
 void neap_reply_push(struct neap_reply *r, uint32_t count);
 void neap_reply_raw(struct neap_reply *r, const char *data, size_t size);        /* as it is */
+void neap_reply_free(struct neap_reply *r);   /* its memory; it is as new then */
 /* How many bytes the first whole reply in data takes, nested ones included: more than 0, 0 not
  * whole yet, NEAP_ERANGE no reply. */
 int64_t neap_reply_measure(const char *data, size_t size);

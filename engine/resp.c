@@ -274,6 +274,14 @@ void neap_reply_raw(struct neap_reply *r, const char *data, size_t size)
 	r->tail += (uint32_t)size;
 }
 
+void neap_reply_free(struct neap_reply *r)
+{
+	free(r->data);
+	r->data = NULL;
+	r->head = r->tail = r->room = 0;
+	r->failed = 0;
+}
+
 /* <type><number>\r\n in front of 'more' bytes that are sure to fit. */
 static char *head(struct neap_reply *r, char type, int64_t value, size_t more)
 {
