@@ -45,11 +45,12 @@ limiter.__index = limiter
 
 -- ---- making -----------------------------------------------------------------------------------
 
---- A kind of limiter: a table of methods that starts with these.
+--- A kind of limiter: a table of methods that starts with these, or with another kind's.
+---@param kind table?
 ---@return table
-function limiter.class()
+function limiter.class(kind)
   local class = {}
-  for name, value in pairs(limiter) do class[name] = value end
+  for name, value in pairs(kind or limiter) do class[name] = value end
   class.__index = class
   return class
 end

@@ -98,12 +98,14 @@ function reason.new(terms, answer, costs, word, wait, now)
       asked = asked + other.multiplier * tonumber(costs[terms.terms[i - 1].cost])
     end
   end
-  return setmetatable({
-    word = word, limiter = part.label, cost = asked,
-    capacity = part.closed and 0 or reason.capacity(part.leaf),
-    balance = part.closed and 0 or reason.balance(part.leaf, now),
-    wait = wait, place = tonumber(answer.ahead),
-  }, Reason)
+  local fields = {
+    word = word, limiter = part.label, cost = asked, capacity = reason.capacity(part.leaf),
+    balance = reason.balance(part.leaf, now), wait = wait, place = tonumber(answer.ahead),
+  }
+  if part.closed then   -- it asks for two of one, see neap.throttle
+    fields.cost, fields.capacity, fields.balance = asked / 2, 0, 0
+  end
+  return setmetatable(fields, Reason)
 end
 
 --- One that somebody else found.

@@ -69,6 +69,41 @@ function semaphore:resize(limit)
   C.neap_engine_touch(rt.engine, self.leaf, now)
 end
 
+-- ---- one that may be overdrawn ----------------------------------------------------------------
+
+-- The engine does not ask a limiter that is charged nothing. While more is out than there is, this
+-- one lets nobody in all the same, so a call that costs nothing stands in for one that costs 1.
+---@class neap.OverdrawnSemaphore: neap.Semaphore
+local overdrawn = limiter.class(semaphore)
+
+local function is_shut(self, given)
+  local n = given
+  if type(given) == "table" then n = given.cost end
+  return n == 0 and self:available() < 0
+end
+
+function overdrawn:try_acquire(given)
+  if is_shut(self, given) then return nil, "busy" end
+  return semaphore.try_acquire(self, given)
+end
+
+function overdrawn:peek(given)
+  if is_shut(self, given) then return nil, "busy" end
+  return semaphore.peek(self, given)
+end
+
+function overdrawn:acquire(given)
+  if not is_shut(self, given) then return semaphore.acquire(self, given) end
+  local options = type(given) == "table" and given or {}
+  local held, why, wait_s = semaphore.acquire(self,
+    { cost = 1, timeout = options.timeout, deadline = options.deadline })
+  if not held then return nil, why, wait_s end
+  held:settle(0)
+  return held
+end
+
+-- -----------------------------------------------------------------------------------------------
+
 --- Make a semaphore.
 ---@param limit integer|string|neap.limit  64, "64 in flight", "5MB in flight"
 ---@param options? { name: string?, overdraw: boolean? }
@@ -85,5 +120,5 @@ return function (limit, options)
   self.leaf.kind = C.NEAP_SEMAPHORE
   C.neap_semaphore_init(self.leaf.as.semaphore, permits, overdraw and 1 or 0)
   local part = { leaf = self.leaf, multiplier = 1, cost = false, label = self.name, word = "busy" }
-  return limiter.init(semaphore, self, { part }, 2)
+  return limiter.init(overdraw and overdrawn or semaphore, self, { part }, 2)
 end

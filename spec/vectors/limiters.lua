@@ -1,0 +1,256 @@
+--- What the limiter suites say, in neap's words: how things are made, and what can be done to them.
+local clock = require "spec.vectors.clock"
+local harness = require "spec.vectors.harness"
+local hybrid = require "neap.hybrid"
+local pause = require "neap.pause"
+local semaphore = require "neap.semaphore"
+local throttle = require "neap.throttle"
+
+local huge = math.huge
+local limiters = {}
+
+-- ---- making -----------------------------------------------------------------------------------
+
+local LONGEST_NS = 2 ^ 53   -- the longest period there is: 104 days
+
+local function period_ns(make)
+  if make.period == "max" then return LONGEST_NS end
+  return make.period_ns or make.period_us and make.period_us * 1e3 or make.period_ms * 1e6
+end
+
+--- The limit of a token bucket.
+---@param make table
+---@return table
+function limiters.rate(make)
+  local amount = make.amount
+  if amount == 0 and not make.capacity and not make.period then return { kind = "closed" } end
+  return {
+    kind = "rate", mode = "burst", amount = amount, per_ns = period_ns(make),
+    burst = make.capacity or amount,
+  }
+end
+
+local makers = {}
+
+function makers.token_bucket(make)
+  return throttle(limiters.rate(make), { initial = make.initial })
+end
+
+function makers.sliding_log(make)
+  if make.limit == 0 then return throttle "closed" end
+  return throttle {
+    kind = "rate", mode = "sliding", amount = make.limit, burst = make.limit,
+    per_ns = make.window_us and make.window_us * 1e3 or make.window_ms * 1e6,
+  }
+end
+
+function makers.hybrid(make, world)
+  local list = {}
+  for i, each in ipairs(make.of) do list[i] = limiters.make(each, world) end
+  return hybrid(list)
+end
+
+--- A limiter in Lua with fixed answers.
+function makers.custom(make)
+  local function answer(decision)
+    if decision.decision == "acquired" then return true end
+    if decision.decision == "impossible" then return nil, "cost" end
+    return nil, "rate", (decision.after_ms or decision.after_us / 1e3) / 1e3
+  end
+  return {
+    peek = function () return answer(make.peek) end,
+    take = function () return answer(make.take) end,
+    available = function () return make.available == "unbounded" and huge or make.available end,
+    capacity = function () return make.capacity == "unbounded" and huge or make.capacity end,
+    settle = function () end,
+  }
+end
+
+function makers.counting_semaphore(make) return semaphore(make.max) end
+
+function makers.weighted_semaphore(make)
+  return semaphore(make.max_weight, { overdraw = make.allow_overdraw ~= false })
+end
+
+function makers.backoff_window() return pause() end
+
+function makers.group(make, world)
+  for name, each in pairs(make.shared or {}) do
+    world.named[name] = limiters.make(each, world)
+  end
+  for name, each in pairs(make.of or {}) do world.named[name] = limiters.make(each, world) end
+end
+
+--- Build what a case says.
+---@param make table
+---@param world { named: table<string, neap.Limiter> }
+---@return neap.Limiter?
+function limiters.make(make, world)
+  if make.ref then return world.named[make.ref] end
+  local maker = makers[make.kind] or harness.skip("no limiter '" .. tostring(make.kind) .. "'")
+  local made = maker(make, world)
+  if make.name then world.named[make.name] = made end
+  return made
+end
+
+--- The vectors' word for a mistake at construction.
+---@param message string
+---@return string
+function limiters.error_kind(message)
+  if message:find "burst" then return "zero_capacity" end
+  if message:find "amount" then return "zero_refill_amount" end
+  if message:find "period" then return "zero_refill_period" end
+  return "invalid_argument"
+end
+
+-- ---- answers ----------------------------------------------------------------------------------
+
+local IMPOSSIBLE = { cost = true, closed = true }
+
+---@param granted any
+---@param why string?
+---@param wait_s number?
+---@return table
+function limiters.decision(granted, why, wait_s)
+  if granted then return { decision = "acquired" } end
+  if IMPOSSIBLE[why] then return { decision = "impossible" } end
+  wait_s = wait_s or huge
+  return { decision = "retry", after_ms = wait_s * 1e3, after_us = wait_s * 1e6 }
+end
+
+--- A refusal as an error object.
+---@param l neap.Limiter
+---@param cost integer|table?
+---@param why string
+---@return table
+function limiters.refused(l, cost, why)
+  local kinds = { cost = "cost_exceeds_capacity", closed = "cost_exceeds_capacity",
+    queue = "queue_full" }
+  local answer = { error = kinds[why] or why }
+  if IMPOSSIBLE[why] then
+    local reason = l:why(cost)
+    answer.cost, answer.capacity, answer.limiter = reason.cost, reason.capacity, reason.limiter
+  end
+  return answer
+end
+
+--- Call a method; a mistake of the caller's is an answer, too.
+---@param l neap.Limiter
+---@param method string
+---@param ... any
+---@return any ...
+function limiters.call(l, method, ...)
+  local ok, a, b, c = pcall(l[method], l, ...)
+  if ok then return a, b, c end
+  if type(a) ~= "string" then error(a, 0) end
+  if a:find "expected" then return { error = "invalid_argument", message = a } end
+  if a:find "^deadlock" then return { error = "deadlock" } end
+  error(a, 0)
+end
+
+local function is_error(answer) return type(answer) == "table" and answer.error ~= nil end
+
+-- ---- operations -------------------------------------------------------------------------------
+
+local ops = {}
+limiters.ops = ops
+
+function ops.try(l, step)
+  local held = limiters.call(l, "try_acquire", step.cost)
+  return is_error(held) and held or held ~= nil
+end
+
+function ops.take(l, step)
+  local held, why, wait_s = limiters.call(l, "try_acquire", step.cost)
+  return is_error(held) and held or limiters.decision(held, why, wait_s)
+end
+
+function ops.peek(l, step)
+  local ok, why, wait_s = limiters.call(l, "peek", step.cost)
+  return is_error(ok) and ok or limiters.decision(ok, why, wait_s)
+end
+
+function ops.available(l) return l:available() end
+function ops.capacity(l) return l:capacity() end
+
+function ops.acquire(l, step, world)
+  local before = world.rt.now_ns()
+  local timeout = step.timeout_ms and step.timeout_ms / 1e3
+  local held, why = limiters.call(l, "acquire", { cost = step.cost, timeout = timeout })
+  if is_error(held) then return held end
+  if not held then return limiters.refused(l, step.cost, why) end
+  return { waited_ms = tonumber(world.rt.now_ns() - before) / 1e6 }
+end
+
+function ops.try_many(l, step)
+  local granted = 0
+  for _ = 1, step.count do
+    if l:try_acquire(step.cost) then granted = granted + 1 end
+  end
+  return granted
+end
+
+function ops.try_costs_total(l, step)
+  local total = 0
+  for _, cost in ipairs(step.costs) do
+    if l:try_acquire(cost) then total = total + cost end
+  end
+  return total
+end
+
+function ops.take_after_hint(l, step, world)
+  local held, why, wait_s = l:try_acquire(step.cost)
+  if not held and wait_s then
+    clock.wait(world.rt, wait_s)
+    held, why, wait_s = l:try_acquire(step.cost)
+  end
+  return limiters.decision(held, why, wait_s)
+end
+
+function ops.drain(l) l:drain() end
+function ops.full(l) return l:full() end
+function ops.reset(l) l:refill() end
+function ops.refund(l, step) l:refund(step.cost or 1) end
+function ops.set_rate(l, step) l:change(limiters.rate(step)) end
+function ops.state_entries(l) return l.log and l.leaf.as.window.count or 1 end
+
+--- One unit offered per interval; the most that were granted in any window.
+function ops.arrivals(l, step, world)
+  local grants, most = {}, 0
+  for i = 1, step.count do
+    if i > 1 then clock.step(world.rt, { advance_ms = step.every_ms }) end
+    if l:try_acquire(step.cost) then grants[#grants + 1] = clock.ms(world.rt) end
+  end
+  for i = 1, #grants do
+    local inside = 0
+    for j = 1, i do
+      if grants[j] > grants[i] - step.window_ms then inside = inside + 1 end
+    end
+    most = math.max(most, inside)
+  end
+  return { max_in_any_window = most, granted = #grants }
+end
+
+--- Play a case of limiters.
+---@param case table
+function limiters.run(case)
+  local world = { rt = clock.new(), named = {} }
+  local main = harness.build(case, function ()
+    return limiters.make(case.make, world) or true
+  end, limiters.error_kind)
+  for i, step in ipairs(main and case.steps or {}) do
+    clock.step(world.rt, step)
+    local where = ("step %d (%s)"):format(i, tostring(step.op))
+    if step.op then
+      local op = ops[step.op] or harness.skip("no operation '" .. step.op .. "'")
+      local l = main
+      if step.on then
+        l = world.named[step.on] or harness.skip("nothing called '" .. step.on .. "'")
+      end
+      local answer = op(l, step, world)
+      if step.expect ~= nil then harness.expect(where, step.expect, answer) end
+    end
+  end
+end
+
+return limiters
