@@ -57,6 +57,7 @@ struct client {
 enum { MUTING = NEAP_MUTE_ONE + 1 };
 enum { SCRATCH = 65536, LISTENERS = 16, COMMANDS = 128, COMMAND_SLOTS = 512 };
 enum { CLIENT_TURN = 64, TURN = 16384 };   /* commands for one client, and for all, in a turn */
+enum { SEND_EARLY = 65536 };               /* bytes of replies: send before the next command */
 
 struct neap_server {
 	struct ev_loop *ev;

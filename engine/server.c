@@ -339,6 +339,12 @@ static void hand_out(struct neap_server *s, const struct client *c, const struct
 static int serve(struct neap_server *s, struct client *c, struct neap_command *out)
 {
 	while (!c->parked && !c->closing && !c->stuck && s->client_left && s->turn_left) {
+		if (c->out.tail - c->out.head >= SEND_EARLY) {
+			client_flush(c);   /* the peer may take it: the bound is for what it does not */
+			if (s->current != c)
+				return 0;
+			continue;
+		}
 		if (!parse(s, c))
 			return 0;
 		s->client_left--;
