@@ -1,0 +1,190 @@
+--- The worker: a policy's limits, served to any Redis client.
+---
+--- One thread and one loop. A turn of the loop brings bytes in and lets time pass; then what the
+--- engine ended is told to those who waited, and what the clients sent is answered, until neither
+--- has anything left. Replies leave when the loop goes to sleep.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local accounts = require "neap.worker.accounts"
+local desk = require "neap.worker.desk"
+local floor = require "neap.worker.floor"
+
+local ipairs, tonumber = ipairs, tonumber
+
+local WAITERS_MAX = 2 ^ 18      -- parked callers and leases at once; 32 MB when all are used
+local CLIENTS_MAX = 10000
+local KEYS_MAX = 2 ^ 22         -- of CL.THROTTLE and GCRA; 84 MB when all are used
+local SLACK_NS = 20000          -- see neap.runtime.ev
+local DRAIN_NS = 1000000000     -- for replies to be fetched after the last word
+local BATCH = 256
+
+local worker = {}
+
+local COMMANDS = {
+  { "NEAP.ACQUIRE", -2, C.NEAP_ALLOW_ACQUIRE, desk.acquire },
+  { "NEAP.RELEASE", -2, C.NEAP_ALLOW_ACQUIRE, desk.release },
+  { "NEAP.LIMIT", -3, C.NEAP_ALLOW_ACQUIRE, desk.limit },
+  { "NEAP.SNAPSHOT", 2, C.NEAP_ALLOW_READ, desk.snapshot },
+  { "NEAP.LIST", -1, C.NEAP_ALLOW_READ, desk.list },
+}
+
+--- 16 bytes that strangers cannot know.
+local function secret()
+  local file, message = io.open("/dev/urandom", "rb")
+  local bytes = file and file:read(16)
+  if file then file:close() end
+  if not bytes or #bytes < 16 then return nil, message or "/dev/urandom: too few bytes" end
+  return ffi.new("uint8_t[16]", bytes)
+end
+
+---@class neap.Worker
+---@field loop ffi.cdata*
+---@field server ffi.cdata*
+---@field engine ffi.cdata*
+---@field desk neap.Desk
+---@field handlers table<integer, fun(client: integer, command: ffi.cdata*)>  by kind
+
+--- Everything of a worker, listening; or nil and one line that says what is in the way.
+---@param tree neap.tree
+---@param options { listen: string[]? }
+---@return neap.Worker?
+---@return string? message
+local function open(tree, options)
+  local books, message = accounts.new(tree)
+  if not books then return nil, message end
+  local random
+  random, message = secret()
+  if not random then return nil, message end
+  local loop = C.neap_loop_open(SLACK_NS)
+  if loop == nil then return nil, "the system refuses an event loop, error " .. ffi.errno() end
+  local self = {
+    loop = loop, server = C.neap_server_open(loop, CLIENTS_MAX),
+    engine = C.neap_engine_open(WAITERS_MAX, C.neap_loop_now(loop)),
+    keys = C.neap_keys_open(KEYS_MAX, random), handlers = {},
+    batch = ffi.new("struct neap_completion[?]", BATCH), command = ffi.new "struct neap_command",
+  }
+  if self.server == nil or self.engine == nil or self.keys == nil then
+    worker.close(self)
+    return nil, "there is not enough memory"
+  end
+  if #tree.users > 0 then C.neap_server_guard(self.server) end
+  C.neap_server_throttle(self.server, self.keys)
+  self.desk = desk.new(self.server, self.engine, books, self.keys,
+    function () return C.neap_loop_now(loop) end)
+  for _, row in ipairs(COMMANDS) do
+    local handle = row[4]
+    self.handlers[C.neap_server_define(self.server, row[1], row[2], row[3])] =
+      function (client, command) handle(self.desk, client, command) end
+  end
+  floor.define(self, tree)
+
+  local line = ffi.new "char[256]"
+  local addresses = options.listen or tree.listen.resp
+  for _, address in ipairs(addresses) do
+    if C.neap_server_listen(self.server, address, line, 256) < 0 then
+      worker.close(self)
+      return nil, ffi.string(line)
+    end
+  end
+  return self
+end
+
+--- Free what there is of it.
+---@param self neap.Worker
+function worker.close(self)
+  if self.server ~= nil then C.neap_server_close(self.server) end
+  if self.engine ~= nil then C.neap_engine_close(self.engine) end
+  if self.keys ~= nil then C.neap_keys_close(self.keys) end
+  C.neap_loop_close(self.loop)
+end
+
+--- Tell those whose tickets ended. True when there were some.
+local function tell(self)
+  local engine, batch = self.engine, self.batch
+  local now = C.neap_loop_now(self.loop)
+  C.neap_engine_advance(engine, now)
+  local n = tonumber(C.neap_engine_drain(engine, batch, BATCH))
+  for i = 0, n - 1 do self.desk:completed(batch[i], now) end
+  return n > 0
+end
+
+--- Answer what clients sent.
+local function serve(self)
+  local server, command, handlers = self.server, self.command, self.handlers
+  local now = C.neap_loop_now(self.loop)
+  while C.neap_server_next(server, now, command) == 1 do
+    local client = tonumber(command.client)
+    if command.kind == C.NEAP_CLOSED then
+      if command.note ~= nil then
+        io.stderr:write("neap: a client was cut off: ", ffi.string(command.note), "\n")
+      end
+      self.desk:closed(client)
+    else
+      handlers[command.kind](client, command)
+    end
+  end
+end
+
+--- One turn: until something happens, or `until_ns`.
+---@param self neap.Worker
+---@param until_ns ffi.cdata*
+function worker.turn(self, until_ns)
+  local due = C.neap_engine_next_due(self.engine)
+  C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
+  tell(self)
+  serve(self)
+  while tell(self) do end   -- what the answers set free: a release, a client that left
+end
+
+local function is_over(signals)
+  return signals % (2 * C.NEAP_SIGTERM) >= C.NEAP_SIGINT
+end
+
+--- Serve until SIGINT or SIGTERM. Then nothing more is granted, those who wait are told, and
+--- what is written is sent.
+---@param tree neap.tree
+---@param options { listen: string[]?, verbose: boolean? }
+---@return boolean ok
+---@return string? message
+function worker.run(tree, options)
+  local self, message = open(tree, options)
+  if not self then return false, message end
+  local address, i = C.neap_server_address(self.server, 0), 0
+  while address ~= nil do
+    io.stderr:write("neap: listening on ", ffi.string(address), "\n")
+    i = i + 1
+    address = C.neap_server_address(self.server, i)
+  end
+  if C.neap_loop_catch(self.loop, C.NEAP_SIGINT + C.NEAP_SIGTERM) ~= C.NEAP_OK then
+    worker.close(self)
+    return false, "another loop of this process catches signals"
+  end
+  local signals
+  repeat
+    worker.turn(self, C.neap_never)
+    signals = C.neap_loop_signals(self.loop)
+  until is_over(signals)
+
+  C.neap_server_drain(self.server)
+  self.desk:drain()
+  local give_up = C.neap_loop_now(self.loop) + DRAIN_NS
+  repeat
+    while tell(self) do end
+    serve(self)
+    local client, unsent = 0, false
+    local info = ffi.new "struct neap_client"
+    repeat
+      client = tonumber(C.neap_server_after(self.server, client))
+      unsent = unsent or client ~= 0 and C.neap_server_client(self.server, client, info) == 0
+        and info.out_bytes > 0
+    until client == 0
+    if not unsent then break end
+    C.neap_loop_turn(self.loop, C.neap_loop_now(self.loop) + 10000000)
+  until C.neap_loop_now(self.loop) > give_up
+  worker.close(self)
+  return true
+end
+
+worker.open = open
+
+return worker

@@ -1,0 +1,157 @@
+--- Leases: permits that callers hold, by name.
+---
+--- A lease ends when it is released, when its time is up, or when the connection it was granted to
+--- is gone, unless it was detached; whichever comes first gives back what it holds. Any connection
+--- may release it, since client pools do not come back with the same one. An ID makes it findable
+--- by the caller who lost the reply: the same ID gets the same lease, not a second one.
+local ffi = require "ffi"
+local C = require "neap.engine"
+
+local bit = require "bit"
+
+local next, pairs, setmetatable, tonumber = next, pairs, setmetatable, tonumber
+
+---@class neap.Lease
+---@field name string
+---@field account neap.Account
+---@field cost ffi.cdata*     int64_t[8]
+---@field at ffi.cdata*       ns: when it was granted
+---@field client integer?     dies with it; nil: detached
+---@field ticket integer      of the sleep that ends it
+---@field id string?
+
+---@class neap.Leases
+---@field count integer
+---@field expired integer  ever
+---@field orphaned integer  ended with their connection, ever
+local leases = {}
+leases.__index = leases
+
+local used_t, int64 = ffi.typeof "int64_t[8]", ffi.typeof "int64_t"
+
+---@param engine ffi.cdata*
+---@param secret ffi.cdata*  struct neap_keys: names are drawn under its secret
+---@return neap.Leases
+function leases.new(engine, secret)
+  return setmetatable({
+    engine = engine, secret = secret, drawn = 0, count = 0, expired = 0, orphaned = 0,
+    by_name = {}, by_ticket = {}, by_client = {}, by_id = {},
+  }, leases)
+end
+
+--- A name that nobody can guess who was not told.
+local function draw(self)
+  repeat
+    self.drawn = self.drawn + 1
+    local text = ("lease %d"):format(self.drawn)
+    local name = bit.tohex(C.neap_keys_hash(self.secret, text, #text))
+    if not self.by_name[name] then return name end
+  until false
+end
+
+local function file_under(index, key, lease)
+  local set = index[key]
+  if not set then
+    set = {}
+    index[key] = set
+  end
+  set[lease] = true
+end
+
+local function take_from(index, key, lease)
+  local set = index[key]
+  if not set then return end
+  set[lease] = nil
+  if next(set) == nil then index[key] = nil end
+end
+
+--- Where IDs live: they are the account's own.
+local function id_key(account, id) return account.name .. "\0" .. id end
+
+--- The lease an ID stands for, if it is out.
+---@return neap.Lease?
+function leases:find(account, id) return self.by_id[id_key(account, id)] end
+
+--- The caller's connection answers for it from now on.
+---@param lease neap.Lease
+---@param client integer?  nil: nobody's does
+function leases:hold(lease, client)
+  if lease.client then take_from(self.by_client, lease.client, lease) end
+  lease.client = client
+  if client then file_under(self.by_client, client, lease) end
+end
+
+--- A lease for what was just granted. Its end takes a place in the engine, so the engine's bound
+--- on waiters is one on leases, too.
+---@param account neap.Account
+---@param terms { cost: ffi.cdata*, at: ffi.cdata*, ttl_ns: number, client: integer?, id: string? }
+---@param now ffi.cdata*
+---@return neap.Lease?  nil: no place is free
+function leases:grant(account, terms, now)
+  local ticket = tonumber(C.neap_engine_sleep(self.engine, now + int64(terms.ttl_ns), now))
+  if ticket == 0 then return nil end
+  local lease = {
+    name = draw(self), account = account, cost = terms.cost, at = terms.at, id = terms.id,
+    ticket = ticket,
+  }
+  self.by_name[lease.name], self.by_ticket[ticket] = lease, lease
+  if lease.id then self.by_id[id_key(account, lease.id)] = lease end
+  self:hold(lease, terms.client)
+  account.leases, self.count = account.leases + 1, self.count + 1
+  return lease
+end
+
+--- Forget it, and give back what it holds.
+---@param lease neap.Lease
+---@param outcome integer
+---@param now ffi.cdata*
+local function finish(self, lease, outcome, now)
+  self:hold(lease, nil)
+  self.by_name[lease.name], self.by_ticket[lease.ticket] = nil, nil
+  if lease.id then self.by_id[id_key(lease.account, lease.id)] = nil end
+  lease.account.leases, self.count = lease.account.leases - 1, self.count - 1
+  C.neap_engine_cancel(self.engine, lease.ticket, now)
+  C.neap_engine_give(self.engine, lease.account.all, lease.cost, outcome, now)
+end
+
+--- Give back by name. `used` says what limits were really charged, by their numbers from 1.
+---@param name string
+---@param outcome integer
+---@param used table<integer, integer>?
+---@param now ffi.cdata*
+---@return neap.Lease?  nil: no such lease, any more
+function leases:release(name, outcome, used, now)
+  local lease = self.by_name[name]
+  if not lease then return nil end
+  if used then
+    local cost = used_t(lease.cost)
+    for i, n in pairs(used) do cost[i - 1] = n end
+    C.neap_engine_settle(self.engine, lease.account.all, lease.cost, cost, lease.at, now)
+  end
+  finish(self, lease, outcome, now)
+  return lease
+end
+
+--- A sleep ended: was it a lease's? Then its time is up.
+---@param ticket integer
+---@return boolean
+function leases:came_due(ticket, now)
+  local lease = self.by_ticket[ticket]
+  if not lease then return false end
+  self.expired = self.expired + 1
+  finish(self, lease, C.NEAP_IGNORE, now)
+  return true
+end
+
+--- A connection is gone, and its leases with it.
+---@param client integer
+function leases:orphan(client, now)
+  local set = self.by_client[client]
+  if not set then return end
+  for lease in pairs(set) do
+    self.orphaned = self.orphaned + 1
+    finish(self, lease, C.NEAP_IGNORE, now)
+  end
+end
+
+return leases
