@@ -105,7 +105,7 @@ end
 
 --- The leaf, once all that was due is done; nothing else changes it behind the engine's back.
 local function at_rest(self, verb, level)
-  if not self.leaf then
+  if self.limit.kind ~= "rate" then
     error(("%s: %s has nothing to %s"):format(verb, self.name, verb), level + 1)
   end
   local rt = current()
@@ -114,25 +114,26 @@ local function at_rest(self, verb, level)
   return self.leaf, now, rt
 end
 
-local function is_rate(self) return self.limit.kind == "rate" and self.limit.mode ~= "sliding" end
+local function slides(self) return self.limit.mode == "sliding" end
 
 --- Spend all there is.
 function throttle:drain()
   local leaf, now = at_rest(self, "drain", 2)
-  if is_rate(self) then
+  if slides(self) then
+    local left = C.neap_window_available(leaf.as.window, now)
+    if left > 0 then C.neap_window_take(leaf.as.window, left, now) end
+  else
     C.neap_gcra_fill(leaf.as.gcra, 0, now)
-  elseif self.log then
-    C.neap_window_take(leaf.as.window, C.neap_window_available(leaf.as.window, now), now)
   end
 end
 
 --- Make it full again, as when it was new. Those who wait may go.
 function throttle:refill()
   local leaf, now, rt = at_rest(self, "refill", 2)
-  if is_rate(self) then
-    C.neap_gcra_fill(leaf.as.gcra, self.limit.burst, now)
-  elseif self.log then
+  if slides(self) then
     window.init(leaf, self.limit.amount, self.limit.per_ns, self.log, self.entries)
+  else
+    C.neap_gcra_fill(leaf.as.gcra, self.limit.burst, now)
   end
   C.neap_engine_touch(rt.engine, leaf, now)
 end
@@ -147,7 +148,7 @@ function throttle:full() return self:available() >= self:capacity() end
 function throttle:refund(n)
   cost.check(n, "refund", 2)
   local _, now, rt = at_rest(self, "refund", 2)
-  if not is_rate(self) then
+  if slides(self) then
     error("refund: " .. self.name .. " remembers when each token was taken: settle the permit", 2)
   end
   back[0] = n
@@ -160,7 +161,7 @@ end
 function throttle:change(limit)
   local value = read_limit(limit, 2)
   local leaf, now, rt = at_rest(self, "change", 2)
-  if not is_rate(self) or value.kind ~= "rate" or value.mode == "sliding" then
+  if value.kind ~= "rate" or slides(self) or value.mode == "sliding" then
     error(("change: from %q to %q is another kind of limit: build a new one"):format(
       notation.format(self.limit), notation.format(value)), 2)
   end
