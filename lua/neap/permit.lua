@@ -113,7 +113,7 @@ function permit:settle(amount)
   if self.over then return false end
   local rt = current()
   C.neap_engine_settle(rt.engine, terms.all, spent, used, self.at, rt.now_ns())
-  if self.guests then limiter:settle_guests(self.guests, spent, used) end
+  if self.guests then limiter:settle_guests(self.guests, used) end
   if not request and n then
     self.cost = n
   else
