@@ -107,6 +107,17 @@ function notation.nearest(typed, words)
   return best
 end
 
+--- A message, with the word that was probably meant, if any.
+---@param message string
+---@param typed string?
+---@param words string[]?
+---@return string message, string? hint
+function notation.suggest(message, typed, words)
+  local hint = typed and words and notation.nearest(typed, words)
+  if not hint or hint == typed then return message end
+  return ("%s (did you mean '%s'?)"):format(message, hint), hint
+end
+
 -- ---- faults -----------------------------------------------------------------------------------
 
 local Fault = {}
@@ -131,11 +142,10 @@ end
 local function oops(want, words, unknown, at_end)
   return Cmt(true, function (subject, at)
     local got, word = found(subject, at)
-    local hint = word and words and notation.nearest(word, words)
-    if hint == word then hint = nil end
     if at > #subject and at_end then fault(at, at_end) end
-    if word and unknown then fault(at, "unknown " .. unknown .. " " .. got, hint) end
-    fault(at, "expected " .. want .. ", got " .. got, hint)
+    local message = word and unknown and "unknown " .. unknown .. " " .. got
+      or "expected " .. want .. ", got " .. got
+    fault(at, notation.suggest(message, word, words))
   end)
 end
 
@@ -316,7 +326,7 @@ local grammar = {
 
 local function reader(start)
   grammar[1] = start
-  local pattern = blank * P(grammar) * blank * (-P(1) + oops("nothing more", nil))
+  local pattern = blank * P(grammar) * blank * (-P(1) + oops "nothing more")
 
   return function (text)
     if type(text) == "number" then
@@ -328,8 +338,7 @@ local function reader(start)
     local ok, value = pcall(pattern.match, pattern, text)
     if ok then return value end
     if getmetatable(value) ~= Fault then error(value, 0) end
-    local hint = value.hint and (" (did you mean '%s'?)"):format(value.hint) or ""
-    return nil, value.message .. hint, value.at, value.hint
+    return nil, value.message, value.at, value.hint
   end
 end
 
