@@ -392,7 +392,7 @@ int neap_server_client(struct neap_server *s, int64_t client, struct neap_client
 		.command = c->command ? c->command->name : "",
 		.fd = c->fd, .in_bytes = c->tail - c->head, .out_bytes = c->out.tail - c->out.head,
 		.allow = c->allow, .proto = c->out.proto, .parked = c->parked,
-		.closing = c->closing != 0,
+		.closing = c->closing != 0, .admitted = c->admitted,
 	};
 	return NEAP_OK;
 }

@@ -522,8 +522,8 @@ struct neap_command {
  * says NEAP_CLOSED exactly once, after its last command. Call until 0 after every turn of the
  * loop; replies are sent when the loop goes to sleep, or when _next moves on. */
 int neap_server_next(struct neap_server *s, neap_ns now, struct neap_command *out);
-/* Where to write a reply, right now: valid until the next call of any other neap_server_*. One
- * that is gone, or asked for silence, has a writer, too, that keeps nothing. */
+/* Where to write a reply: valid until the next _next or turn of the loop, but ask anew after _mute.
+ * One that is gone, or asked for silence, has a writer, too, that keeps nothing. */
 struct neap_reply *neap_server_reply(struct neap_server *s, int64_t client);
 
 /* The next ones answer 0, or NEAP_ERANGE when the client is gone or a value is out of range. */
@@ -552,6 +552,7 @@ struct neap_client {
 	uint32_t in_bytes, out_bytes;    /* buffered */
 	uint32_t allow;
 	uint8_t proto, parked, closing;
+	uint8_t admitted;                /* logged in, or let in without */
 };
 /* Its texts hold until the next call of any neap_server_*. */
 int neap_server_client(struct neap_server *s, int64_t client, struct neap_client *out);
