@@ -102,6 +102,11 @@ void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_
 		now_cost = 0;
 	w->used += now_cost - s->cost;
 	s->cost = now_cost;
+	if (now_cost)
+		return;
+	/* what was all given back takes no room either */
+	for (w->count--; low < w->count; low++)
+		*entry(w, low) = *entry(w, low + 1);
 }
 
 int64_t neap_window_available(const struct neap_window *w, neap_ns now)
