@@ -6,7 +6,9 @@
  * maximum, and the term that holds the maximum is the answer to "why am I waiting?".
  *
  * The maximum is also exact, not a lower bound: nothing but a take or a settle makes a limiter's
- * instant later, so at the maximum every term conforms if nobody came in between.
+ * instant later, so at the maximum every term conforms if nobody came in between. Only a log may
+ * change its mind: full, it lets a call of its last entry's instant join that entry, but has no
+ * room for one of its own a moment later. So with a log among the terms the maximum is asked, too.
  *
  * To take all or nothing: plan every term, and if all say yes swap the words one by one. A word
  * that another thread moved meanwhile is a lost race: the words swapped so far are swapped back, or
@@ -135,21 +137,47 @@ static neap_ns plan(struct neap_limiter *l, int64_t cost, neap_ns at, neap_ns si
 	return neap_limiter_when(l, cost, at);
 }
 
-neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
+/* The maximum over the terms asked at 'now', and in *bound what is later than that. */
+static neap_ns ask_each(const struct neap_all *all, const int64_t *cost, neap_ns now,
+			int32_t *bound, int *logs)
 {
 	neap_ns latest = now;
-	int32_t binds = -1;
 	for (int32_t i = 0, next; i < all->count; i = next) {
+		const struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
-		neap_ns at = c ? neap_limiter_when(all->terms[i].limiter, c, now) : now;
+		neap_ns at = c ? neap_limiter_when(l, c, now) : now;
+		*logs += l->kind == NEAP_WINDOW;
 		if (at > latest) {
 			latest = at;
-			binds = i;
+			*bound = i;
 		}
 	}
+	return latest;
+}
+
+/* The first instant from 'at' on to which logs agree as well. */
+static neap_ns agreed(const struct neap_all *all, const int64_t *cost, neap_ns at, int32_t *bound)
+{
+	int logs = 0;
+	neap_ns asked;
+	do {
+		asked = at;
+		if (at < neap_horizon)
+			at = ask_each(all, cost, asked, bound, &logs);
+	} while (at > asked);
+	return at;
+}
+
+neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
+{
+	int32_t binds = -1;
+	int logs = 0;
+	neap_ns at = ask_each(all, cost, now, &binds, &logs);
+	if (at > now && logs)
+		at = agreed(all, cost, at, &binds);
 	if (bound)
 		*bound = binds;
-	return latest;
+	return at;
 }
 
 static int swap(int64_t *word, int64_t from, int64_t to)
@@ -180,8 +208,11 @@ static int take_once(const struct neap_all *all, const int64_t *cost, neap_ns no
 		planned += change[planned].word != NULL;
 		logs += l->kind == NEAP_WINDOW;
 	}
-	if (*at > now)
+	if (*at > now) {
+		if (logs)
+			*at = agreed(all, cost, *at, bound);
 		return 1;
+	}
 	for (int32_t i = 0; i < planned; i++) {
 		if (swap(change[i].word, change[i].from, change[i].to))
 			continue;
