@@ -7,8 +7,8 @@
  *                 wait and every balance is equal. The wait is tight: at that nanosecond the
  *                 call conforms, one before it does not.
  *   no drift      Against the ideal bucket, which rounds nothing, it is never late, and early by at
- *                 most a grain: what drips in during one nanosecond, or one unit where a unit is
- *                 more than that (a burst so large beside its rate that finer units would pass 2^60).
+ *                 most a grain: what drips in during one nanosecond, or one unit where that is
+ *                 more (a burst so large for its rate that finer units would pass 2^60).
  *                 Both run for the whole episode, so an error that added up would show.
  *   no more       What was admitted since the start is at most burst + rate * (time + a grain).
  *
@@ -95,7 +95,7 @@ static void any_limiter(struct dice *d, struct pair *p)
 	p->most = p->burst;
 }
 
-/* A unit drips in within a nanosecond, unless the burst would leave 2^60; and no finer than twice that. */
+/* A unit drips in within a nanosecond, unless the burst would leave 2^60. */
 static void expect_fine_units(const struct pair *p)
 {
 	ticks units = (ticks)p->amount << p->g->shift;   /* in a period */
@@ -289,7 +289,7 @@ static void same_as_a_bucket(struct dice *d)
 	}
 }
 
-/* Waiters one behind the other for ten years: the n-th goes at ceil(n-th token), to the nanosecond. */
+/* Waiters one behind the other for ten years: each goes when its last token came, rounded up. */
 static void no_drift_in_ten_years(struct dice *d)
 {
 	const struct { int64_t amount; neap_ns period_ns; } fixed[] = {

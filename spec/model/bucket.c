@@ -2,8 +2,8 @@
 /* bucket.c - a token bucket as the books draw it: a level, and when it was true.
  *
  * It is kept in ticks, whole fractions of a token, 128 bits of them. Two buckets differ only in
- * their clock. The ideal one ticks 'amount' times per nanosecond, period_ns ticks to a token, and so
- * is exact at every nanosecond; the ticking one reads the same clock as the engine, by a division.
+ * their clock. The ideal one ticks 'amount' times per nanosecond, period_ns ticks to a token, and
+ * so is exact at every nanosecond; the ticking one reads the engine's clock, by a division.
  *
  *     level(now) = min(full, level + clock(now) - since)
  *
