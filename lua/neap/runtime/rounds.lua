@@ -78,7 +78,8 @@ end
 -- between interpreted instructions.
 local function wake_ready(self)
   local ready, last = self.ready, self.tail
-  while self.head <= last do   -- a driver that is nested in here takes from the queue, too
+  -- A driver that is nested in here takes from the queue, too, and may have begun it anew.
+  while self.head <= last and not self:is_idle() do
     local head = self.head
     local waiter = ready[head]
     ready[head] = nil

@@ -1,0 +1,180 @@
+-- The program as people meet it: what it says, where, and how it ends.
+local BIN = (os.getenv "NEAP_BUILD" or "build") .. "/bin/neap"
+
+local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
+
+-- Standard output, standard error and exit status.
+local function neap(...)
+  local words = { quoted(BIN) }
+  for _, word in ipairs { ... } do words[#words + 1] = quoted(word) end
+  local errors = os.tmpname()
+  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>" .. errors .. "; echo $?"))
+  local out, status = pipe:read "*a":match "^(.-)(%d+)\n$"
+  pipe:close()
+  local file = assert(io.open(errors))
+  local err = file:read "*a"
+  file:close()
+  os.remove(errors)
+  return out, err, tonumber(status)
+end
+
+local function assert_usage(expected, ...)
+  local out, err, status = neap(...)
+  assert.same({ "", expected, 2 }, { out, err:match "^[^\n]*", status })
+end
+
+describe("neap", function ()
+  local paths = {}
+
+  local function policy(text)
+    local path = os.tmpname()
+    paths[#paths + 1] = path
+    local file = assert(io.open(path, "w"))
+    file:write(text)
+    file:close()
+    return path
+  end
+
+  after_each(function ()
+    for _, path in ipairs(paths) do os.remove(path) end
+    paths = {}
+  end)
+
+  it("says its version", function ()
+    assert.same({ "neap 0.1.0\n", "", 0 }, { neap "--version" })
+  end)
+
+  it("explains itself when asked, on standard output", function ()
+    for _, words in ipairs { { "--help" }, { "-h" }, { "help" } } do
+      local out, err, status = neap(unpack(words))
+      assert.matches("^usage: neap VERB", out)
+      assert.same({ "", 0 }, { err, status })
+    end
+    for _, verb in ipairs { "run", "check" } do
+      for _, words in ipairs { { "help", verb }, { "--help", verb }, { verb, "--help" },
+        { verb, "-h" }, { verb, "file.lua", "--help" } } do
+        local out, err, status = neap(unpack(words))
+        assert.equal("usage: neap " .. verb, out:match "^usage: neap %a+")
+        assert.same({ "", 0 }, { err, status })
+      end
+    end
+  end)
+
+  it("explains itself on standard error when told nothing", function ()
+    local out, err, status = neap()
+    assert.same({ "", 2 }, { out, status })
+    assert.matches("^usage: neap VERB", err)
+  end)
+
+  it("knows what was meant", function ()
+    assert_usage("neap: unknown verb 'chekc' (did you mean 'check'?)", "chekc", "a.lua")
+    assert_usage("neap: unknown verb 'rn' (did you mean 'run'?)", "help", "rn")
+    assert_usage("neap: unknown option '--versoin' (did you mean '--version'?)", "--versoin")
+    assert_usage("neap: unknown option '--listn' (did you mean '--listen'?)", "run", "--listn=x")
+    assert_usage("neap: unknown verb 'policy.lua'", "policy.lua")
+    assert_usage("neap: unknown verb '\\27[31m'", "\27[31m")
+  end)
+
+  it("says what is missing or too much", function ()
+    assert_usage("neap: a policy file is missing", "run")
+    assert_usage("neap: a policy file is missing", "check", "--print", "json")
+    assert_usage("neap: one policy file expected, also got 'b.lua'", "run", "a.lua", "b.lua")
+    assert_usage("neap: --listen needs a value", "run", "a.lua", "--listen")
+    assert_usage("neap: --verbose takes no value", "run", "--verbose=1", "a.lua")
+    assert_usage("neap: --print: 'table' or 'json' expected, got 'xml'", "check", "--print=xml", "")
+  end)
+
+  it("takes what follows -- as files", function ()
+    local _, err, status = neap("check", "--", "--print")
+    assert.same({ "neap: cannot read '--print': No such file or directory\n", 1 }, { err, status })
+  end)
+
+  for _, verb in ipairs { "check", "run" } do
+    it(verb .. " says in one line which file cannot be read, and why", function ()
+      local _, err, status = neap(verb, "/no/such/file.lua")
+      assert.same({ "neap: cannot read '/no/such/file.lua': No such file or directory\n", 1 },
+        { err, status })
+      _, err, status = neap(verb, "/")
+      assert.same({ "neap: cannot read '/': Is a directory\n", 1 }, { err, status })
+    end)
+
+    it(verb .. " tells all mistakes of a file in one run", function ()
+      local path = policy '\npolcy "x" {}\npolicy "a" { limits = { n = "5/mn" } }\n'
+      local out, err, status = neap(verb, path)
+      assert.same({ "", 1 }, { out, status })
+      local first, second = err:find(path .. ":2:1: unknown name 'polcy' (did you mean 'policy'?)",
+        1, true), err:find(path .. ":3:", 1, true)
+      assert.truthy(first and second and first < second, err)
+    end)
+  end
+
+  it("check prints what is right in its canonical form", function ()
+    local path = policy [[
+      listen { resp = { "127.0.0.1:6390", "unix:/run/neap.sock" } }
+      user "app" { password = "secret" }
+      policy "openai" {
+        limits = { requests = "500 per minute burst 60", calls = "64 in flight" },
+        lease = { ttl = "600s", settle = "requests" },
+      }
+      policy "x" { limits = { all = "10/s" } }
+    ]]
+    local out, err, status = neap("check", path)
+    assert.same({ path .. [[
+: ok, 2 policies, 1 user
+  listen  127.0.0.1:6390
+  listen  unix:/run/neap.sock
+  openai  requests  500/min burst 60
+          calls     64 in flight
+          lease     10m, settles requests
+  x       all       10/s
+          lease     1m
+]], "", 0 }, { out, err, status })
+  end)
+
+  it("check prints JSON, a line for each file, without passwords", function ()
+    local path = policy 'user "u" { password = "secret" }\npolicy "x" { limits = { a = "10/s" } }'
+    local out, err, status = neap("check", "--print", "json", path, path)
+    assert.same({ "", 0 }, { err, status })
+    local lines = {}
+    for line in out:gmatch "[^\n]+" do lines[#lines + 1] = require "cjson".decode(line) end
+    assert.equal(2, #lines)
+    assert.equal(10, lines[2].policies.x.limits.a.rate)
+    assert.is_nil(out:find("secret", 1, true))
+  end)
+
+  it("check goes on after a file that is wrong, and fails at the end", function ()
+    local good = policy 'policy "x" { limits = { a = "10/s" } }'
+    local out, err, status = neap("check", "/no/file", good)
+    assert.matches("^" .. good:gsub("%p", "%%%0") .. ": ok, 1 policy\n", out)
+    assert.matches("cannot read '/no/file'", err)
+    assert.equal(1, status)
+  end)
+
+  it("fails when its output has nowhere to go", function ()
+    local pipe = assert(io.popen(quoted(BIN) .. " --version 2>&1 >/dev/full; echo $?"))
+    assert.equal("neap: standard output: No space left on device\n1\n", pipe:read "*a")
+    pipe:close()
+  end)
+
+  it("runs from any directory, and by a link", function ()
+    local link = os.tmpname()
+    os.remove(link)
+    local full = BIN:sub(1, 1) == "/" and BIN or "$PWD/" .. BIN
+    local pipe = assert(io.popen(('ln -s "%s" %s; cd /; %s --version; rm %s'):format(full, link,
+      link, link)))
+    assert.equal("neap 0.1.0\n", pipe:read "*a")
+    pipe:close()
+  end)
+
+  it("loads no module from where it is started", function ()
+    local directory = os.tmpname()
+    os.remove(directory)
+    local full = BIN:sub(1, 1) == "/" and BIN or "$PWD/" .. BIN
+    local pipe = assert(io.popen(([[
+      neap="%s"; mkdir %s; cd %s; echo 'error "from here"' >lpeg.lua; mkdir neap
+      cp lpeg.lua neap/cli.lua; "$neap" check /no/file 2>&1; rm -r %s
+    ]]):format(full, directory, directory, directory)))
+    assert.equal("neap: cannot read '/no/file': No such file or directory\n", pipe:read "*a")
+    pipe:close()
+  end)
+end)
