@@ -48,7 +48,8 @@ local function line(f, now)
     " fd=", tostring(f.fd), " name=", ffi.string(f.name), " age=", tostring(seconds(f.since, now)),
     " idle=", tostring(seconds(f.last, now)), " flags=", flags,
     " db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=", tostring(f.in_bytes), " qbuf-free=0",
-    " obl=", tostring(f.out_bytes), " oll=0 omem=0 events=r cmd=", ffi.string(f.command), " user=", user_of(f), " redir=-1",
+    " obl=", tostring(f.out_bytes), " oll=0 omem=0 events=r",
+    " cmd=", ffi.string(f.command), " user=", user_of(f), " redir=-1",
     " resp=", tostring(f.proto), " lib-name=", ffi.string(f.lib_name),
     " lib-ver=", ffi.string(f.lib_version), "\n",
   }
