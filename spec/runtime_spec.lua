@@ -229,23 +229,14 @@ describe("a ticket", function ()
     end)
   end)
 
-  it("can call a function instead of waking a task", function ()
-    local seen = {}
-    local function record(arg, status, at) seen[#seen + 1] = { arg, status, tonumber(at) } end
-    local early = sleeping(1)
-    rt.expect(sleeping(2), record, "two")
-    rt.advance(1)
-    rt.expect(early, record, "one")
-    rt.advance(1)
-    assert.same({ { "one", C.NEAP_WOKEN, 1e9 }, { "two", C.NEAP_WOKEN, 2e9 } }, seen)
-  end)
-
-  it("reports an error of that function and goes on", function ()
-    local reported
-    function rt.report(text) reported = text end
-    rt.expect(sleeping(1), function () error "oops" end)
-    rt.advance(1)
-    assert.matches("^neap: .*runtime_spec.lua:%d+: oops\nstack traceback:", reported)
+  it("is given up when the main chunk cannot wait for it any longer", function ()
+    runtime.use(rt)
+    finally(function () runtime.use(nil) end)
+    local one = semaphore(1)
+    local held = one:acquire()
+    assert.error_matches(function () one:acquire() end, "deadlock: nothing is due")
+    held:release()
+    assert.equal(1, one:available())     -- nobody in line got it
   end)
 
   it("is refused when all places are taken, and sleep says so", function ()

@@ -2,9 +2,9 @@
 --- command line is.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local ev = require "neap.runtime.ev"
 local notation = require "neap.notation"
 local policy = require "neap.policy"
-local runtime = require "neap.runtime"
 
 local ipairs, pairs, require, tostring = ipairs, pairs, require, tostring
 local concat, sort = table.concat, table.sort
@@ -71,9 +71,12 @@ function PRINT.json(tree)
   say(policy.to_json(tree))
 end
 
--- The tree of a file; or nil, with everything that is wrong with it told.
+-- The tree of a file; or nil, with everything that is wrong with it told. A file may not take for
+-- ever, so it is read by a clock.
 local function load(path)
-  local tree, mistakes = policy.load(path, { clock = runtime.now })
+  local rt = ev.new { waiters_max = 1 }
+  local tree, mistakes = policy.load(path, { clock = rt.now })
+  rt.close()
   if tree then return tree end
   for _, mistake in ipairs(mistakes) do io.stderr:write(tostring(mistake), "\n") end
 end

@@ -10,17 +10,17 @@
 ---
 --- What stands in `waiting` or `ready` is a waiter: it has `wake(self, rounds)`. A task is one. So
 --- is a driver: the main chunk, or a coroutine of somebody else, cannot yield to us, so it drives
---- the rounds itself until it is woken. So is an expectation, a function instead of a coroutine.
+--- the rounds itself until it is woken.
 local ffi = require "ffi"
 local C = require "neap.engine"
 local task = require "neap.task"
 
 local error, ipairs, next, pairs, pcall = error, ipairs, next, pairs, pcall
-local getmetatable, setmetatable, unpack, xpcall = getmetatable, setmetatable, unpack, xpcall
+local getmetatable, setmetatable, unpack = getmetatable, setmetatable, unpack
 local tonumber, tostring, type = tonumber, tostring, type
 local floor = math.floor
 local concat, sort = table.concat, table.sort
-local getinfo, traceback = debug.getinfo, debug.traceback
+local getinfo = debug.getinfo
 
 local CANCELLED, GRANTED = C.NEAP_CANCELLED, C.NEAP_GRANTED
 local NEVER, HORIZON = C.neap_never, C.neap_horizon
@@ -54,7 +54,6 @@ rounds.__index = rounds
 ---@field sleep fun(duration: number|string): true?, "cancelled"?
 ---@field spawn fun(...): neap.Task
 ---@field wait fun(ticket: integer): integer, ffi.cdata*, integer, true?
----@field expect fun(ticket: integer, fn: function, arg: any)
 ---@field cancel fun(ticket: integer): boolean
 ---@field run fun(fn: function, ...): any
 ---@field turn fun(until_ns: ffi.cdata*|integer|nil)
@@ -110,21 +109,12 @@ local function collect(self)
   until count < BATCH
 end
 
--- ---- waiters other than tasks ------------------------------------------------------------------
-
+--- A waiter that is no task.
 local driver = {}
 driver.__index = driver
 
 function driver:wake()
   self.ended = true
-end
-
-local expectation = {}
-expectation.__index = expectation
-
-function expectation:wake(owner)
-  local ok, trace = xpcall(self.fn, traceback, self.arg, self.status, self.at, self.bound)
-  if not ok then owner.rt.report("neap: " .. tostring(trace)) end
 end
 
 -- ---- waiting -----------------------------------------------------------------------------------
@@ -136,13 +126,6 @@ function rounds:me()
   return running and running:is_here() and running or nil
 end
 
--- The waiter that a ticket ended as, if it did before anybody asked.
-local function take_early(self, ticket)
-  local early = self.early[ticket]
-  self.early[ticket] = nil
-  return early
-end
-
 --- Wait for the end of a ticket of the engine. Each is waited for once.
 ---@param ticket integer
 ---@return integer status    NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED or NEAP_WOKEN
@@ -152,13 +135,20 @@ end
 ---task was cancelled and without its having seen it; the caller has to undo that
 function rounds:wait(ticket)
   ticket = tonumber(ticket)
-  local early = take_early(self, ticket)
-  if early then return early.status, early.at, early.bound end
+  local early = self.early[ticket]
+  if early then
+    self.early[ticket] = nil
+    return early.status, early.at, early.bound
+  end
   local me = self:me()
   if not me then
     local waiter = setmetatable({}, driver)
     self.waiting[ticket] = waiter
-    self:drive(waiter)
+    local ok, why = pcall(self.drive, self, waiter)
+    if not ok then
+      self:cancel(ticket)   -- nobody will come back for it
+      error(why, 0)
+    end
     return waiter.status, waiter.at, waiter.bound
   end
   self.waiting[ticket] = me
@@ -169,19 +159,6 @@ function rounds:wait(ticket)
   local status = me.status
   if me:take_late() then return CANCELLED, me.at, me.bound, status == GRANTED or nil end
   return status, me.at, me.bound
-end
-
---- Have `fn(arg, status, at, bound)` called when a ticket ends, instead of waiting for it. It must
---- not wait itself.
----@param ticket integer
----@param fn function
----@param arg any
-function rounds:expect(ticket, fn, arg)
-  ticket = tonumber(ticket)
-  local early = take_early(self, ticket)
-  local waiter = setmetatable(early or {}, expectation)
-  waiter.fn, waiter.arg = fn, arg
-  if early then self:push(waiter) else self.waiting[ticket] = waiter end
 end
 
 --- End a ticket as NEAP_CANCELLED; whoever waits for it hears that.
@@ -373,7 +350,7 @@ local function to_stderr(text)
   io.stderr:write(text, "\n")
 end
 
-local VERBS = { "wait", "expect", "cancel", "sleep", "spawn", "run", "turn" }
+local VERBS = { "wait", "cancel", "sleep", "spawn", "run", "turn" }
 
 --- Make `rt`, which has now_ns() already, a runtime.
 ---@param rt table
