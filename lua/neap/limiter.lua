@@ -104,6 +104,19 @@ end
 
 -- ---- time -------------------------------------------------------------------------------------
 
+local nothing = { all = ffi.new "struct neap_all" }
+nothing.request = ffi.new("struct neap_request", nothing)
+
+--- The engine's present, with all that was due before it done: the clock, or the latest that the
+--- engine was told, when that steps back. It is where an empty request is granted.
+---@return ffi.cdata* now
+---@return neap.Runtime
+function limiter.present()
+  local rt = current()
+  C.neap_engine_peek(rt.engine, nothing.request, rt.now_ns(), answer)
+  return answer.at, rt
+end
+
 --- A duration in ns: seconds, or a text such as "250ms". The horizon, or math.huge, is for ever.
 ---@param duration number|string
 ---@param what string
@@ -263,14 +276,6 @@ end
 
 -- ---- looking ----------------------------------------------------------------------------------
 
---- The present, with all that was due before it done.
-local function settled_now()
-  local rt = current()
-  local now = rt.now_ns()
-  C.neap_engine_advance(rt.engine, now)
-  return now
-end
-
 --- The terms that a cost is charged to, as something `reason.least` can measure.
 local function terms_of(self, name, level)
   if name == nil then return self.terms end
@@ -293,7 +298,7 @@ end
 ---@param name? string
 ---@return number
 function limiter:available(name)
-  return reason.least(terms_of(self, name, 2), reason.balance, settled_now())
+  return reason.least(terms_of(self, name, 2), reason.balance, (limiter.present()))
 end
 
 --- The most that one call could ever have. math.huge: no limit.

@@ -6,10 +6,8 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local limiter = require "neap.limiter"
-local runtime = require "neap.runtime"
 
 local tonumber = tonumber
-local current = runtime.current
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 
@@ -22,9 +20,7 @@ local pause = limiter.class()
 ---@return number  seconds the pause now lasts
 function pause:extend(duration)
   local ns = limiter.ns_of(duration, "extend", 2)
-  local rt = current()
-  local now = rt.now_ns()
-  C.neap_engine_advance(rt.engine, now)
+  local now, rt = limiter.present()
   local ends = now + ns
   if ends > C.neap_horizon then ends = C.neap_horizon end
   local force = C.neap_pause_extend(self.leaf.as.pause, ends)
@@ -34,9 +30,7 @@ end
 
 --- End it now. Those in line may go.
 function pause:clear()
-  local rt = current()
-  local now = rt.now_ns()
-  C.neap_engine_advance(rt.engine, now)
+  local now, rt = limiter.present()
   C.neap_pause_clear(self.leaf.as.pause)
   C.neap_engine_touch(rt.engine, self.leaf, now)
 end
@@ -44,7 +38,7 @@ end
 --- Seconds it still lasts; 0 when there is none.
 ---@return number
 function pause:left()
-  local now = current().now_ns()
+  local now = limiter.present()
   local at = C.neap_pause_when(self.leaf.as.pause, now)
   return at > now and tonumber(at - now) / 1e9 or 0
 end

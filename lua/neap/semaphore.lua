@@ -9,10 +9,8 @@ local ffi = require "ffi"
 local C = require "neap.engine"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
-local runtime = require "neap.runtime"
 
 local error, tonumber, tostring, type = error, tonumber, tostring, type
-local current = runtime.current
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 local MOST = 2 ^ 53
@@ -62,9 +60,7 @@ function semaphore:limit() return tonumber(self.leaf.as.semaphore.limit) end
 ---@param limit integer|string|neap.limit
 function semaphore:resize(limit)
   local permits = read_limit(limit, 2)
-  local rt = current()
-  local now = rt.now_ns()
-  C.neap_engine_advance(rt.engine, now)
+  local now, rt = limiter.present()
   self.leaf.as.semaphore.limit = permits
   C.neap_engine_touch(rt.engine, self.leaf, now)
 end

@@ -10,11 +10,9 @@ local C = require "neap.engine"
 local cost = require "neap.cost"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
-local runtime = require "neap.runtime"
 local window = require "neap.window"
 
 local error, tonumber, tostring, type = error, tonumber, tostring, type
-local current = runtime.current
 local OK = C.NEAP_OK
 
 local leaf_t = ffi.typeof "struct neap_limiter"
@@ -108,9 +106,7 @@ local function at_rest(self, verb, level)
   if self.limit.kind ~= "rate" then
     error(("%s: %s has nothing to %s"):format(verb, self.name, verb), level + 1)
   end
-  local rt = current()
-  local now = rt.now_ns()
-  C.neap_engine_advance(rt.engine, now)
+  local now, rt = limiter.present()
   return self.leaf, now, rt
 end
 
@@ -204,7 +200,7 @@ return function (limit, options)
     self.leaf = leaf_t()
     init(self.leaf, value, self, options, 2)
     if options.initial then
-      C.neap_gcra_fill(self.leaf.as.gcra, options.initial, current().now_ns())
+      C.neap_gcra_fill(self.leaf.as.gcra, options.initial, (limiter.present()))
     end
     local closed = value.kind == "closed"
     parts[1] = {

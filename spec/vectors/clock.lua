@@ -15,12 +15,13 @@ end
 
 local function earlier(a, b) return a < b and a or b end
 
---- A new runtime, and in use; `base_ms` is what its clock says when a case says 0.
+--- A new runtime, and in use; `base_ms` is what its clock says when a case says 0. Until then it
+--- says 0 itself, for cases that begin before.
 ---@param base_ms number?
 ---@return neap.ManualRuntime
 function clock.new(base_ms)
-  local rt = manual.new { now = ns(base_ms or 0, 1e6) }
-  rt.base = rt.now_ns()
+  local rt = manual.new()
+  rt.base = ns(base_ms or 0, 1e6)
   rt.real_now_ns = rt.now_ns
   runtime.use(rt)
   return rt

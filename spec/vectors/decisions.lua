@@ -1,11 +1,17 @@
---- Where neap answers otherwise than a case, and why. Case id to reason; the runner skips these and
---- prints the reason.
-return {
-  ["TB-051"] = "more than 6 tokens per ns are refused at construction, so that every rate that is "
+--- Where neap answers otherwise than a case, and why: by the case's id, or by a name under which
+--- more than one case finds it. The runner skips these and prints the reason.
+local decisions = {
+  too_fast = "more than 6 tokens per ns are refused at construction, so that every rate that is "
     .. "accepted is exact",
-  ["SE-021"] = "nobody polls here: a permit that comes back wakes the next in line, so there are "
+  no_polling = "nobody polls here: a permit that comes back wakes the next in line, so there are "
     .. "no pauses to set",
-  ["SE-022"] = "nobody polls here: there are no pauses to set",
-  ["BW-012"] = "who waits leaves at the instant the pause ends; one that begins at that instant "
-    .. "holds the next",
+  by_permit = "a place is given back by its permit: whoever has none has nothing to give back",
 }
+
+decisions["TB-051"] = decisions.too_fast
+decisions["SE-021"] = decisions.no_polling
+decisions["SE-022"] = decisions.no_polling
+decisions["BW-012"] = "who waits leaves at the instant the pause ends; a pause that begins at that "
+  .. "instant holds the next"
+
+return decisions

@@ -1,5 +1,6 @@
 --- What the limiter suites say, in neap's words: how things are made, and what can be done to them.
 local clock = require "spec.vectors.clock"
+local decisions = require "spec.vectors.decisions"
 local harness = require "spec.vectors.harness"
 local hybrid = require "neap.hybrid"
 local pause = require "neap.pause"
@@ -32,16 +33,24 @@ end
 
 local makers = {}
 
+local FASTEST = 6   -- tokens per ns
+
 function makers.token_bucket(make)
-  return throttle(limiters.rate(make), { initial = make.initial })
+  local limit = limiters.rate(make)
+  if limit.amount and limit.amount > FASTEST * limit.per_ns and limit.per_ns > 0 then
+    harness.skip(decisions.too_fast)
+  end
+  return throttle(limit, { initial = make.initial, name = make.name })
 end
 
+local MOST_ENTRIES = 2 ^ 16   -- in a log; cases with a larger limit do not take it in small pieces
+
 function makers.sliding_log(make)
-  if make.limit == 0 then return throttle "closed" end
-  return throttle {
+  if make.limit == 0 then return throttle("closed", { name = make.name }) end
+  return throttle({
     kind = "rate", mode = "sliding", amount = make.limit, burst = make.limit,
-    per_ns = make.window_us and make.window_us * 1e3 or make.window_ms * 1e6,
-  }
+    per_ns = make.window_us and make.window_us * 1e3 or make.window_ns or make.window_ms * 1e6,
+  }, { name = make.name, log = math.min(make.limit, MOST_ENTRIES) })
 end
 
 function makers.hybrid(make, world)
@@ -66,7 +75,7 @@ function makers.custom(make)
   }
 end
 
-function makers.counting_semaphore(make) return semaphore(make.max) end
+function makers.counting_semaphore(make) return semaphore(make.max, { name = make.name }) end
 
 function makers.weighted_semaphore(make)
   return semaphore(make.max_weight, { overdraw = make.allow_overdraw ~= false })
@@ -81,6 +90,24 @@ function makers.group(make, world)
   for name, each in pairs(make.of or {}) do world.named[name] = limiters.make(each, world) end
 end
 
+-- What the makers know of. A case that asks for more is about a feature that is not there.
+local KEYS = {
+  token_bucket = "amount period period_ms period_us period_ns capacity initial",
+  sliding_log = "limit window_ms window_us window_ns",
+  hybrid = "of", custom = "peek take available capacity", group = "of shared",
+  counting_semaphore = "max", weighted_semaphore = "max_weight allow_overdraw",
+  backoff_window = "",
+}
+
+local function check_keys(make)
+  for key in pairs(make) do
+    local known = " kind name " .. KEYS[make.kind] .. " "
+    if not known:find(" " .. key .. " ", 1, true) then
+      harness.skip(("%s has no '%s'"):format(make.kind, key))
+    end
+  end
+end
+
 --- Build what a case says.
 ---@param make table
 ---@param world { named: table<string, neap.Limiter> }
@@ -88,6 +115,7 @@ end
 function limiters.make(make, world)
   if make.ref then return world.named[make.ref] end
   local maker = makers[make.kind] or harness.skip("no limiter '" .. tostring(make.kind) .. "'")
+  check_keys(make)
   local made = maker(make, world)
   if make.name then world.named[make.name] = made end
   return made
@@ -107,15 +135,29 @@ end
 
 local IMPOSSIBLE = { cost = true, closed = true }
 
+--- Which limit binds, under any of the words that cases may use for it.
+local function name_binding(answer, reason)
+  if not reason then return end
+  for _, word in ipairs { "limiter", "constituent", "dimension", "name" } do
+    answer[word] = reason.limiter
+  end
+end
+
 ---@param granted any
 ---@param why string?
 ---@param wait_s number?
+---@param reason neap.Reason?
 ---@return table
-function limiters.decision(granted, why, wait_s)
-  if granted then return { decision = "acquired" } end
-  if IMPOSSIBLE[why] then return { decision = "impossible" } end
-  wait_s = wait_s or huge
-  return { decision = "retry", after_ms = wait_s * 1e3, after_us = wait_s * 1e6 }
+function limiters.decision(granted, why, wait_s, reason)
+  local answer = { decision = "acquired" }
+  if granted then return answer end
+  answer.decision = IMPOSSIBLE[why] and "impossible" or "retry"
+  if answer.decision == "retry" then
+    wait_s = wait_s or huge
+    answer.after_ms, answer.after_us = wait_s * 1e3, wait_s * 1e6
+  end
+  name_binding(answer, reason)
+  return answer
 end
 
 --- A refusal as an error object.
@@ -129,7 +171,8 @@ function limiters.refused(l, cost, why)
   local answer = { error = kinds[why] or why }
   if IMPOSSIBLE[why] then
     local reason = l:why(cost)
-    answer.cost, answer.capacity, answer.limiter = reason.cost, reason.capacity, reason.limiter
+    answer.cost, answer.capacity = reason.cost, reason.capacity
+    name_binding(answer, reason)
   end
   return answer
 end
@@ -162,12 +205,14 @@ end
 
 function ops.take(l, step)
   local held, why, wait_s = limiters.call(l, "try_acquire", step.cost)
-  return is_error(held) and held or limiters.decision(held, why, wait_s)
+  if is_error(held) then return held end
+  return limiters.decision(held, why, wait_s, not held and l:why(step.cost) or nil)
 end
 
 function ops.peek(l, step)
   local ok, why, wait_s = limiters.call(l, "peek", step.cost)
-  return is_error(ok) and ok or limiters.decision(ok, why, wait_s)
+  if is_error(ok) then return ok end
+  return limiters.decision(ok, why, wait_s, l:why(step.cost))
 end
 
 function ops.available(l) return l:available() end
@@ -207,11 +252,22 @@ function ops.take_after_hint(l, step, world)
   return limiters.decision(held, why, wait_s)
 end
 
-function ops.drain(l) l:drain() end
-function ops.full(l) return l:full() end
-function ops.reset(l) l:refill() end
-function ops.refund(l, step) l:refund(step.cost or 1) end
-function ops.set_rate(l, step) l:change(limiters.rate(step)) end
+--- A method that only some limiters have.
+local function method(l, name)
+  if not l[name] then harness.skip(tostring(l) .. " has no '" .. name .. "'") end
+  return l[name]
+end
+
+function ops.drain(l)
+  if l.drain then return l:drain() end
+  local left = l:available()
+  if left > 0 then l:try_acquire(left) end
+end
+
+function ops.full(l) return l:available() >= l:capacity() end
+function ops.reset(l) method(l, "refill")(l) end
+function ops.refund(l, step) method(l, "refund")(l, step.cost or 1) end
+function ops.set_rate(l, step) method(l, "change")(l, limiters.rate(step)) end
 function ops.state_entries(l) return l.log and l.leaf.as.window.count or 1 end
 
 --- One unit offered per interval; the most that were granted in any window.
