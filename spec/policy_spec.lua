@@ -153,7 +153,8 @@ bad.lua:15:1: global 'x' assigned; use 'local x'
       [[p.lua:8:3: limits.b: bad limit "5/hrz": unknown time unit 'hrz' (did you mean 'hr'?)]],
       [[p.lua:9:11: limits.c: bad limit "5/mn": unknown time unit 'mn' (did you mean 'min'?)]],
       [[p.lua:10:11: limits.d: bad limit "5/mn": unknown time unit 'mn' (did you mean 'min'?)]],
-      [[p.lua:15:16: limits.e: bad limit "5/mn": unknown time unit 'mn' (did you mean 'min'?)]],
+      [[p.lua:16:16: limits.e: bad limit "5/mn": unknown time unit 'mn' (did you mean 'min'?)]],
+      [[p.lua:17:10: limits.j: bad limit "5/mn": unknown time unit 'mn' (did you mean 'min'?)]],
     }, told [==[
 local plans = {
   good = { b = "5/s", a = "1/s" }, -- { b = "5/sek" }
@@ -169,8 +170,9 @@ policy "b" {
   --[[ limits = { e = "1/s" } ]]
 }
 policy ("c") ({ limits = {
-  ["e"]   = '5/mn', f = ("}"):rep(1) and "1/s", g = (function () return "1/s", { e = 1 } end)(),
-} })]==])
+  f = ("}"):rep(1) and "1/s", g = (function () if 1 then return "1/s", { e = 1 } end end)(),
+  ["e"]   = '5/mn', [("h")] = [[5/s]], ["i" .. 1] = "5/s",
+  j = "5/mn", } })]==])
   end)
 
   it("is found by name and line, even twice on one", function ()
@@ -279,7 +281,8 @@ declare "s" { limits = { a = "1/q" } }]])
         "1:16: listen.rsp: unknown field 'rsp' in listen (did you mean 'resp'?)",
       ["listen { resp = 6390 }"] = "1:17: listen.resp: text expected, got number",
       ["listen { resp = { 'unix:/x', 'unix:/x' } }"] = "1:31: listen.resp[2]: 'unix:/x' twice",
-      ["listen {}\nlisten {}"] = "2:1: listen is declared twice (first on line 1)",
+      ["listen {}\nlocal t = {} t.x = t.listen listen {}"] =
+        "2:29: listen is declared twice (first on line 1)",
     } do
       assert.same({ "p.lua:" .. message }, told(text), text)
     end

@@ -246,13 +246,11 @@ end
 
 -- ---- finding again ----------------------------------------------------------------------------
 
---- The string literal's value, when it spells it without escapes, and where its first byte is.
+-- What stands between the quotes of a string literal, and where. With an escape in it, this is
+-- longer than the value.
 local function spelled(self, i)
   local word = self:word(i)
-  if word:sub(1, 1) ~= "[" then
-    if word:find("\\", 1, true) then return nil end
-    return word:sub(2, -2), self.at[i] + 1
-  end
+  if word:sub(1, 1) ~= "[" then return word:sub(2, -2), self.at[i] + 1 end
   local opening, skipped, rest = word:match "^(%[=*%[)(\r?\n?)(.*)$"
   return rest:sub(1, -#opening - 1), self.at[i] + #opening + #skipped
 end
