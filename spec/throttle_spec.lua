@@ -137,7 +137,7 @@ describe("a throttle", function ()
     local waiter = rt.spawn(function () return t:acquire() ~= nil, rt.now() end)
     rt.advance(10)
     t:change "2/s"
-    assert.same({ true, 10.5 }, { waiter:join() })
+    assert.same({ true, 10.498611112 }, { waiter:join() })   -- 1/360 of it had come already
   end)
 
   it("keeps its debt when the rate changes", function ()
@@ -146,6 +146,26 @@ describe("a throttle", function ()
     t:change "5/s"
     assert.equal(-5, t:available())
     assert.same({ nil, "rate", 1.2 }, { t:try_acquire() })
+  end)
+
+  it("keeps the part of a token that is on its way", function ()
+    for _, burst in ipairs { 10, 3, 50 } do
+      local t = throttle("10/s")
+      t:drain()
+      rt.advance(0.25)
+      t:change { kind = "rate", amount = 1, per_ns = 1e9, burst = burst, mode = "burst" }
+      assert.same({ 2, 0.5 }, { t:available(), select(3, t:peek(3)) })
+      t:change("10/s burst 1")
+      assert.equal(1, t:available())
+    end
+  end)
+
+  it("stays as it was when the new rate does not fit", function ()
+    local t = throttle "10/s"
+    assert(t:try_acquire(4))
+    assert.error_matches(function () t:change "7/ns" end, "does not fit")
+    assert.error_matches(function () t:change "7/q" end, "unknown time unit")
+    assert.same({ 6, 10, "10/s" }, { t:available(), t:capacity(), tostring(t) })
   end)
 
   it("settles what was really used", function ()

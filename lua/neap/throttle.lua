@@ -12,7 +12,7 @@ local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 local window = require "neap.window"
 
-local error, tonumber, tostring, type = error, tonumber, tostring, type
+local error, tostring, type = error, tostring, type
 local OK = C.NEAP_OK
 
 local leaf_t = ffi.typeof "struct neap_limiter"
@@ -152,7 +152,8 @@ function throttle:refund(n)
 end
 
 --- Another rate from now on, for those in line, too. What it holds it keeps, as far as the new
---- burst goes, and what it owes it owes; the part of a token that was on its way is lost.
+--- burst goes, and what it owes it owes. (The engine keeps what was spent instead, which with a
+--- larger burst would be a gift; so the difference of the bursts is spent, too.)
 ---@param limit string|neap.limit
 function throttle:change(limit)
   local value = read_limit(limit, 2)
@@ -161,14 +162,16 @@ function throttle:change(limit)
     error(("change: from %q to %q is another kind of limit: build a new one"):format(
       notation.format(self.limit), notation.format(value)), 2)
   end
-  local held = tonumber(C.neap_gcra_available(leaf.as.gcra, now))
-  init(leaf, value, self, {}, 2)
-  if held >= 0 then
-    C.neap_gcra_fill(leaf.as.gcra, held, now)
-  else
-    C.neap_gcra_fill(leaf.as.gcra, 0, now)
-    C.neap_gcra_settle(leaf.as.gcra, 0, -held, now)
+  local gcra, smaller = leaf.as.gcra, self.limit.burst - value.burst
+  local fresh = ffi.new "struct neap_gcra"
+  if C.neap_gcra_init(fresh, value.amount, value.per_ns, value.burst) ~= OK then
+    too_fast(value, 2)
   end
+  local held = C.neap_gcra_available(gcra, now)
+  if smaller > 0 then C.neap_gcra_settle(gcra, smaller, 0, now) end
+  C.neap_gcra_change(gcra, value.amount, value.per_ns, value.burst, now)
+  local gift = C.neap_gcra_available(gcra, now) - held
+  if gift > 0 then C.neap_gcra_settle(gcra, 0, gift, now) end
   if self.name == notation.format(self.limit) then
     self.name = notation.format(value)
     for _, part in ipairs(self.terms.parts) do part.label = self.name end
