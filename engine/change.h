@@ -10,16 +10,19 @@
 
 #include "neap.h"
 
+#include <assert.h>
+
 struct neap_change {
 	int64_t *word;   /* NULL: nothing to swap */
 	int64_t from, to;
 	int64_t by;      /* what the take itself adds; to - from when 'from' was not stale */
 };
 
-/* As _when; when the answer is up to 'at', the take in *change. 'since' is when the caller began to
- * stand in line: 'at' itself for one who did not wait. */
-neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, neap_ns since,
-		       struct neap_change *change);
+/* As _when; when the answer is up to 'at', the take in *change. */
+neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct neap_change *change);
+/* Correct a take, planned at 'at', of one who waited for it: if it did not conform 1 ns before, the
+ * token came between two readings of the clock, and is charged at the moment it came. */
+void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_change *change);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now);
 neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
@@ -27,7 +30,29 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 /* Take without asking: what a call turned out to hold. in_use may pass the limit, up to 2^60. */
 void neap_semaphore_add(struct neap_semaphore *s, int64_t cost);
 
+/* A sum of costs, each up to 2^59 and so never near the end when there are few; more saturate. */
+static inline int64_t neap_plus(int64_t a, int64_t b)
+{
+	return a < INT64_MAX - b ? a + b : INT64_MAX;
+}
+
+static inline int64_t neap_term_cost(const struct neap_term *t, const int64_t *cost)
+{
+	assert(cost[t->cost] >= 0 && cost[t->cost] <= INT64_C(1) << 59);
+	int64_t sum;
+	return __builtin_mul_overflow(cost[t->cost], t->multiplier, &sum) ? INT64_MAX : sum;
+}
+
 /* The cost of the terms from i on that share a limiter; *next is the first that does not. */
-int64_t neap_all_cost(const struct neap_all *all, const int64_t *cost, int32_t i, int32_t *next);
+static inline int64_t neap_all_cost(const struct neap_all *all, const int64_t *cost, int32_t i,
+				    int32_t *next)
+{
+	const struct neap_term *t = &all->terms[i];
+	int64_t sum = neap_term_cost(t, cost);
+	for (i++; i < all->count && t[1].limiter == t->limiter; i++)
+		sum = neap_plus(sum, neap_term_cost(++t, cost));
+	*next = i;
+	return sum;
+}
 
 #endif

@@ -78,9 +78,9 @@ static wide shifted_ratio(wide num, wide den, int shift)
 /* Where the clock stands, in units. Rounds down: what has not quite arrived is not there. */
 static int64_t clock_at(const struct neap_gcra *g, neap_ns now)
 {
-	uint64_t t = (uint64_t)now;
+	uint64_t t = (uint64_t)now << (128 - SPEED_BITS);   /* whole units are then the top word */
 	wide low = (wide)t * g->speed[0] >> 64;
-	return (int64_t)(((wide)t * g->speed[1] + low) >> (SPEED_BITS - 64));
+	return (int64_t)(((wide)t * g->speed[1] + low) >> 64);
 }
 
 /* The first nanosecond at which the clock stands at 'units' or beyond: late, never early. */
@@ -93,10 +93,11 @@ static neap_ns reaches(const struct neap_gcra *g, int64_t units)
 	return whole >= (wide)neap_horizon ? neap_horizon : (neap_ns)whole + rest;
 }
 
-/* Where the clock must stand for 'cost' to conform: up to the clock itself means now. */
-static int64_t due_at(const struct neap_gcra *g, int64_t base, int64_t cost)
+/* Where the clock must stand for a charge of 'by' units on 'base': up to the clock itself means now.
+ * In this order, because base may be close to the end of the number line. */
+static int64_t due_at(const struct neap_gcra *g, int64_t base, int64_t by)
 {
-	return base - g->burst + (cost << g->shift);
+	return base - g->burst + by;
 }
 
 static int64_t read_tat(const struct neap_gcra *g)
@@ -110,7 +111,7 @@ neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now)
 	if (cost > g->burst >> g->shift)
 		return neap_never;
 	int64_t clock = clock_at(g, now);
-	int64_t due = due_at(g, later(read_tat(g), clock), cost);
+	int64_t due = due_at(g, later(read_tat(g), clock), cost << g->shift);
 	return due <= clock ? now : reaches(g, due);
 }
 
@@ -120,39 +121,40 @@ neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
 	if (cost > g->burst >> g->shift)
 		return neap_never;
 	int64_t clock = clock_at(g, now);
+	int64_t by = cost << g->shift;
 	int64_t tat = read_tat(g);
-	int64_t next;
+	int64_t base;
 	do {
-		next = later(tat, clock) + (cost << g->shift);
-		if (next - g->burst > clock)
-			return reaches(g, next - g->burst);
-	} while (!__atomic_compare_exchange_n(&g->tat, &tat, next, 1, __ATOMIC_RELAXED,
+		base = later(tat, clock);
+		int64_t due = due_at(g, base, by);
+		if (due > clock)
+			return reaches(g, due);
+	} while (!__atomic_compare_exchange_n(&g->tat, &tat, base + by, 1, __ATOMIC_RELAXED,
 					      __ATOMIC_RELAXED));
 	return now;
 }
 
-neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, neap_ns since,
-		       struct neap_change *change)
+neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct neap_change *change)
 {
-	assert(cost >= 0 && at >= 0 && at < neap_horizon && since <= at);
+	assert(cost >= 0 && at >= 0 && at < neap_horizon);
 	if (cost > g->burst >> g->shift)
 		return neap_never;
 	int64_t clock = clock_at(g, at);
 	int64_t tat = read_tat(g);
-	int64_t base = later(tat, clock);
-	int64_t due = due_at(g, base, cost);
+	int64_t base = later(tat, clock), by = cost << g->shift;
+	int64_t due = due_at(g, base, by);
 	if (due > clock)
 		return reaches(g, due);
-	/* One who waited, and could not have gone 1 ns before: the token came between two readings
-	 * of the clock, and is charged at the moment it came. */
-	if (since < at) {
-		int64_t before = clock_at(g, at - 1);
-		if (due_at(g, later(tat, before), cost) > before)
-			base = later(tat, before);
-	}
-	int64_t by = cost << g->shift;
 	*change = (struct neap_change){&g->tat, tat, base + by, by};
 	return at;
+}
+
+void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_change *change)
+{
+	int64_t before = clock_at(g, at - 1);
+	int64_t base = later(change->from, before);
+	if (due_at(g, base, change->by) > before)
+		change->to = base + change->by;
 }
 
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now)

@@ -96,9 +96,6 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 	return 0;
 }
 
-/* A sum of costs, each up to 2^59 and so never near the end when there are few; more saturate. */
-static int64_t plus(int64_t a, int64_t b) { return a < INT64_MAX - b ? a + b : INT64_MAX; }
-
 neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now)
 {
 	neap_ns alone = neap_limiter_when(l, cost, now);
@@ -107,42 +104,17 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_gcra_after(&l->as.gcra, ahead, cost, now);
 	case NEAP_SEMAPHORE:
-		return neap_limiter_available(l, now) >= plus(ahead, cost) ? alone : neap_on_give;
+		return neap_limiter_available(l, now) >= neap_plus(ahead, cost) ? alone : neap_on_give;
 	}
 	return alone;   /* a window or a pause: at least that long */
 }
 
-int64_t neap_all_cost(const struct neap_all *all, const int64_t *cost, int32_t i, int32_t *next)
-{
-	const struct neap_limiter *l = all->terms[i].limiter;
-	int64_t sum = 0;
-	for (; i < all->count && all->terms[i].limiter == l; i++) {
-		int64_t one, c = cost[all->terms[i].cost];
-		assert(c >= 0 && c <= INT64_C(1) << 59);
-		if (__builtin_mul_overflow(c, all->terms[i].multiplier, &one))
-			one = INT64_MAX;
-		sum = plus(sum, one);
-	}
-	*next = i;
-	return sum;
-}
-
-static neap_ns plan(struct neap_limiter *l, int64_t cost, neap_ns at, neap_ns since,
-		    struct neap_change *change)
-{
-	switch (l->kind) {
-	case NEAP_GCRA: return neap_gcra_plan(&l->as.gcra, cost, at, since, change);
-	case NEAP_SEMAPHORE: return neap_semaphore_plan(&l->as.semaphore, cost, at, change);
-	}
-	return neap_limiter_when(l, cost, at);
-}
-
-/* The maximum over the terms asked at 'now', and in *bound what is later than that. */
-static neap_ns ask_each(const struct neap_all *all, const int64_t *cost, neap_ns now,
+/* The maximum over the terms from i on, asked at 'now', and in *bound what is later than that. */
+static neap_ns ask_each(const struct neap_all *all, int32_t i, const int64_t *cost, neap_ns now,
 			int32_t *bound, int *logs)
 {
 	neap_ns latest = now;
-	for (int32_t i = 0, next; i < all->count; i = next) {
+	for (int32_t next; i < all->count; i = next) {
 		const struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
 		neap_ns at = c ? neap_limiter_when(l, c, now) : now;
@@ -163,16 +135,17 @@ static neap_ns agreed(const struct neap_all *all, const int64_t *cost, neap_ns a
 	do {
 		asked = at;
 		if (at < neap_horizon)
-			at = ask_each(all, cost, asked, bound, &logs);
+			at = ask_each(all, 0, cost, asked, bound, &logs);
 	} while (at > asked);
 	return at;
 }
 
-neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
+/* As neap_all_when, of which it is known that the terms before i conform. */
+static neap_ns when(const struct neap_all *all, int32_t i, int logs, const int64_t *cost,
+		    neap_ns now, int32_t *bound)
 {
 	int32_t binds = -1;
-	int logs = 0;
-	neap_ns at = ask_each(all, cost, now, &binds, &logs);
+	neap_ns at = ask_each(all, i, cost, now, &binds, &logs);
 	if (at > now && logs)
 		at = agreed(all, cost, at, &binds);
 	if (bound)
@@ -180,75 +153,101 @@ neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns n
 	return at;
 }
 
+neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
+{
+	return when(all, 0, 0, cost, now, bound);
+}
+
 static int swap(int64_t *word, int64_t from, int64_t to)
 {
 	return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-/* Plan all, then swap all. 1 when taken; 0 when a race was lost and everything is as it was; the
- * answer of _when in *at otherwise. */
-static int take_once(const struct neap_all *all, const int64_t *cost, neap_ns now, neap_ns since,
-		     neap_ns *at, int32_t *bound)
+/* Swap all words, or none: 1, or 0 when a race was lost and everything is as it was. */
+static int swap_all(const struct neap_change *first, const struct neap_change *end)
 {
-	struct neap_change change[NEAP_TERMS];
-	int32_t planned = 0, logs = 0;
-	*at = now;
-	*bound = -1;
-	for (int32_t i = 0, next; i < all->count; i = next) {
-		struct neap_limiter *l = all->terms[i].limiter;
-		int64_t c = neap_all_cost(all, cost, i, &next);
-		if (c == 0)
+	for (const struct neap_change *c = first; c < end; c++) {
+		if (swap(c->word, c->from, c->to))
 			continue;
-		change[planned].word = NULL;
-		neap_ns when = plan(l, c, now, since, &change[planned]);
-		if (when > *at) {
-			*at = when;
-			*bound = i;
-		}
-		planned += change[planned].word != NULL;
-		logs += l->kind == NEAP_WINDOW;
-	}
-	if (*at > now) {
-		if (logs)
-			*at = agreed(all, cost, *at, bound);
-		return 1;
-	}
-	for (int32_t i = 0; i < planned; i++) {
-		if (swap(change[i].word, change[i].from, change[i].to))
-			continue;
-		while (i-- > 0)
-			if (!swap(change[i].word, change[i].to, change[i].from))
-				__atomic_fetch_sub(change[i].word, change[i].by, __ATOMIC_ACQ_REL);
+		while (c-- > first)
+			if (!swap(c->word, c->to, c->from))
+				__atomic_fetch_sub(c->word, c->by, __ATOMIC_ACQ_REL);
 		return 0;
-	}
-	for (int32_t i = 0, next; logs && i < all->count; i = next) {
-		int64_t c = neap_all_cost(all, cost, i, &next);
-		if (all->terms[i].limiter->kind == NEAP_WINDOW)
-			neap_window_take(&all->terms[i].limiter->as.window, c, now);
 	}
 	return 1;
 }
 
-static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now, neap_ns since,
+static void write_logs(const struct neap_all *all, const int64_t *cost, neap_ns now)
+{
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		int64_t c = neap_all_cost(all, cost, i, &next);
+		if (all->terms[i].limiter->kind == NEAP_WINDOW)
+			neap_window_take(&all->terms[i].limiter->as.window, c, now);
+	}
+}
+
+/* Write what the terms would do at 'now' from *change on, which then is the end of that. Answers
+ * the first term that refuses, or else all->count. */
+static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
+		    struct neap_change **change, int *logs)
+{
+	struct neap_change *end = *change;
+	int32_t i = 0;
+	for (int32_t next; i < all->count; i = next) {
+		struct neap_limiter *l = all->terms[i].limiter;
+		int64_t c = neap_all_cost(all, cost, i, &next);
+		if (c == 0)
+			continue;
+		if (l->kind == NEAP_GCRA) {
+			if (neap_gcra_plan(&l->as.gcra, c, now, end) > now)
+				break;
+			if (waited)
+				neap_gcra_backdate(&l->as.gcra, now, end);
+			end++;
+		} else if (l->kind == NEAP_SEMAPHORE) {
+			if (neap_semaphore_plan(&l->as.semaphore, c, now, end) > now)
+				break;
+			end++;
+		} else {
+			if (neap_limiter_when(l, c, now) > now)
+				break;
+			*logs |= l->kind == NEAP_WINDOW;
+		}
+	}
+	*change = end;
+	return i;
+}
+
+static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
 		    int32_t *bound)
 {
-	neap_ns at;
-	int32_t binds;
-	while (!take_once(all, cost, now, since, &at, &binds))
-		;
-	if (bound)
-		*bound = binds;
-	return at;
+	struct neap_change change[NEAP_TERMS], *end;
+	for (;;) {
+		int logs = 0;
+		end = change;
+		int32_t refuses = plan(all, cost, now, waited, &end, &logs);
+		if (refuses < all->count) {
+			neap_ns at = when(all, refuses, logs, cost, now, bound);
+			if (at > now)
+				return at;
+		} else if (swap_all(change, end)) {
+			if (logs)
+				write_logs(all, cost, now);
+			if (bound)
+				*bound = -1;
+			return now;
+		}
+	}
 }
 
 neap_ns neap_all_take(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
 {
-	return take(all, cost, now, now, bound);
+	return take(all, cost, now, 0, bound);
 }
 
 neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns at, int32_t *bound)
 {
-	return take(all, cost, at, at - 1, bound);
+	return take(all, cost, at, 1, bound);
 }
 
 void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns now)
