@@ -39,6 +39,7 @@ end
 
 ---@class neap.Worker
 ---@field loop ffi.cdata*
+---@field clock fun(): ffi.cdata*   ns; what limits and leases live by
 ---@field server ffi.cdata*
 ---@field engine ffi.cdata*
 ---@field desk neap.Desk
@@ -46,10 +47,10 @@ end
 
 --- Everything of a worker, listening; or nil and one line that says what is in the way.
 ---@param tree neap.tree
----@param options { listen: string[]? }
+---@param options { listen: string[]?, clock: (fun(): ffi.cdata*)? }  clock: the loop's unless told
 ---@return neap.Worker?
 ---@return string? message
-local function open(tree, options)
+function worker.open(tree, options)
   local books, message = accounts.new(tree)
   if not books then return nil, message end
   local random
@@ -57,9 +58,10 @@ local function open(tree, options)
   if not random then return nil, message end
   local loop = C.neap_loop_open(SLACK_NS)
   if loop == nil then return nil, "the system refuses an event loop, error " .. ffi.errno() end
+  local clock = options.clock or function () return C.neap_loop_now(loop) end
   local self = {
-    loop = loop, server = C.neap_server_open(loop, CLIENTS_MAX),
-    engine = C.neap_engine_open(WAITERS_MAX, C.neap_loop_now(loop)),
+    loop = loop, clock = clock, server = C.neap_server_open(loop, CLIENTS_MAX),
+    engine = C.neap_engine_open(WAITERS_MAX, clock()),
     keys = C.neap_keys_open(KEYS_MAX, random), handlers = {},
     batch = ffi.new("struct neap_completion[?]", BATCH), command = ffi.new "struct neap_command",
   }
@@ -69,8 +71,7 @@ local function open(tree, options)
   end
   if #tree.users > 0 then C.neap_server_guard(self.server) end
   C.neap_server_throttle(self.server, self.keys)
-  self.desk = desk.new(self.server, self.engine, books, self.keys,
-    function () return C.neap_loop_now(loop) end)
+  self.desk = desk.new(self.server, self.engine, books, self.keys, clock)
   for _, row in ipairs(COMMANDS) do
     local handle = row[4]
     self.handlers[C.neap_server_define(self.server, row[1], row[2], row[3])] =
@@ -101,7 +102,7 @@ end
 --- Tell those whose tickets ended. True when there were some.
 local function tell(self)
   local engine, batch = self.engine, self.batch
-  local now = C.neap_loop_now(self.loop)
+  local now = self.clock()
   C.neap_engine_advance(engine, now)
   local n = tonumber(C.neap_engine_drain(engine, batch, BATCH))
   for i = 0, n - 1 do self.desk:completed(batch[i], now) end
@@ -111,7 +112,7 @@ end
 --- Answer what clients sent.
 local function serve(self)
   local server, command, handlers = self.server, self.command, self.handlers
-  local now = C.neap_loop_now(self.loop)
+  local now = self.clock()
   while C.neap_server_next(server, now, command) == 1 do
     local client = tonumber(command.client)
     if command.kind == C.NEAP_CLOSED then
@@ -131,9 +132,8 @@ end
 function worker.turn(self, until_ns)
   local due = C.neap_engine_next_due(self.engine)
   C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
-  tell(self)
-  serve(self)
-  while tell(self) do end   -- what the answers set free: a release, a client that left
+  serve(self)                -- first: who has hung up is granted nothing
+  while tell(self) do end
 end
 
 local function is_over(signals)
@@ -147,7 +147,7 @@ end
 ---@return boolean ok
 ---@return string? message
 function worker.run(tree, options)
-  local self, message = open(tree, options)
+  local self, message = worker.open(tree, options)
   if not self then return false, message end
   local address, i = C.neap_server_address(self.server, 0), 0
   while address ~= nil do
@@ -184,7 +184,5 @@ function worker.run(tree, options)
   worker.close(self)
   return true
 end
-
-worker.open = open
 
 return worker

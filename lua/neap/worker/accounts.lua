@@ -4,8 +4,8 @@
 --- An account is a composite for the engine (struct neap_all) with the names of its limits beside
 --- it: limit i is charged by cost i - 1, so any of them can be asked for its own amount.
 local ffi = require "ffi"
-local lpeg = require "lpeg"
 local C = require "neap.engine"
+local glob = require "neap.worker.glob"
 local notation = require "neap.notation"
 local window = require "neap.window"
 
@@ -209,39 +209,13 @@ function accounts:key(engine, key, text, now)
   return entry
 end
 
--- A glob in pieces between its stars. Finding each piece at its first place is enough, so nothing
--- is ever tried twice.
-local P, S, C_, Ct, Cc = lpeg.P, lpeg.S, lpeg.C, lpeg.Ct, lpeg.Cc
-local function any_of(set)
-  local chosen = P(false)
-  for c in set:gmatch "." do chosen = chosen + P(c) end
-  return chosen
-end
-local one = P "?" / function () return P(1) end
-  + "[" * C_((1 - P "]") ^ 1) / any_of * "]"
-  + C_(1 - S "*") / P
-local piece = lpeg.Cf(Cc(P(true)) * one ^ 0, function (a, b) return a * b end)
-local glob = Ct(piece * (P "*" ^ 1 * piece) ^ 0)
-
-local function compile(pattern)
-  local pieces = glob:match(pattern)
-  local last = #pieces
-  local whole = last == 1 and pieces[1] * -1 or pieces[1]
-  for i = 2, last do
-    local wanted = i == last and pieces[i] * -1 or pieces[i]
-    whole = whole * P { wanted + 1 * lpeg.V(1) }
-  end
-  return whole
-end
-
---- The names that match a pattern of `*`, `?` and `[abc]`.
+--- The names that match a glob pattern.
 ---@param pattern string?
 ---@return string[]
 function accounts:list(pattern)
-  if not pattern or pattern == "*" then return self.names end
-  local matches, found = compile(pattern:sub(1, 256)), {}
+  local found = {}
   for _, name in ipairs(self.names) do
-    if matches:match(name) then found[#found + 1] = name end
+    if not pattern or glob(pattern, name) then found[#found + 1] = name end
   end
   return found
 end

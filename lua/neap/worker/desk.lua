@@ -116,7 +116,7 @@ local function grant(self, party, at, now)
   if party.ttl_ns then
     local lease = self.leases:grant(party.account, {
       cost = party.cost, at = at, id = party.id, ttl_ns = party.ttl_ns,
-      client = not party.detach and party.clients[1] or nil,
+      client = not party.detach and party.clients[#party.clients] or nil,   -- who asked last
     }, now)
     if not lease then
       undo(self, party, at, now)

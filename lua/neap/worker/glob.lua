@@ -1,57 +1,48 @@
 --- Redis' glob patterns: `*` any bytes, `?` one, `[a-c]` and `[^a]` one of a set, `\` the next as
---- it is. Lua's own patterns would do it in a line and can be made to run for hours; here only the
---- last star is ever tried again, so a match costs at most text times pattern.
-local byte = string.byte
+--- it is. A set that does not close ends with the pattern.
+---
+--- A pattern is cut at its stars into pieces. Finding each piece at its first place after the one
+--- before is enough, so no star is ever tried twice and no pattern runs for hours.
+local lpeg = require "lpeg"
 
-local STAR, ANY, OPEN, CLOSE, NOT, DASH, QUOTE = byte("*?[]^-\\", 1, 7)
+local P, R, V, C, Cc, Cf, Ct = lpeg.P, lpeg.R, lpeg.V, lpeg.C, lpeg.Cc, lpeg.Cf, lpeg.Ct
 
---- Is `c` in the set that opens at `p`? And where the pattern goes on.
-local function in_set(pattern, p, c)
-  local negated = byte(pattern, p + 1) == NOT
-  local found, at = false, p + (negated and 2 or 1)
-  while at <= #pattern and byte(pattern, at) ~= CLOSE do
-    if byte(pattern, at) == QUOTE and at < #pattern then at = at + 1 end
-    local low, high = byte(pattern, at), byte(pattern, at)
-    if byte(pattern, at + 1) == DASH and at + 2 <= #pattern then
-      high, at = byte(pattern, at + 2), at + 2
-    end
-    if low > high then low, high = high, low end
-    found = found or (c >= low and c <= high)
-    at = at + 1
+local LONGEST = 1024   -- bytes; what is longer matches nothing
+
+local function range(low, high) return low <= high and R(low .. high) or R(high .. low) end
+local function either(a, b) return a + b end
+local function both(a, b) return a * b end
+local function but(set) return 1 - set end
+
+local quoted = "\\" * C(1)
+local member = quoted + C(1 - P "]")
+local one_of = Cf(Cc(P(false)) * (member * "-" * member / range + member / P) ^ 0, either)
+local set = ("[^" * one_of / but + "[" * one_of) * (P "]" + -1)
+local one = P "?" * Cc(P(1)) + set + quoted / P + C(1 - P "*") / P
+local piece = Cf(Cc(P(true)) * one ^ 0, both)
+local pieces = Ct(piece * (P "*" ^ 1 * piece) ^ 0)
+
+--- What finds out whether all of a text matches.
+---@param pattern string
+---@return lpeg.Pattern
+local function compile(pattern)
+  local list = pieces:match(pattern)
+  local whole = P(true)
+  for i, wanted in ipairs(list) do
+    if i == #list then wanted = wanted * -1 end
+    whole = whole * (i == 1 and wanted or P { wanted + 1 * V(1) })
   end
-  return found ~= negated, at + 1
+  return whole
 end
 
---- Does one byte match what stands at `p`? And where the pattern goes on.
-local function matches(pattern, p, c)
-  local what = byte(pattern, p)
-  if what == ANY then return true, p + 1 end
-  if what == OPEN then return in_set(pattern, p, c) end
-  if what == QUOTE and p < #pattern then return byte(pattern, p + 1) == c, p + 2 end
-  return what == c, p + 1
-end
+local last, last_whole   -- a pattern is asked for many texts in a row
 
 ---@param pattern string
 ---@param text string
 ---@return boolean  whether all of text matches
 return function (pattern, text)
-  local p, t, star, mark = 1, 1, nil, nil
-  while t <= #text do
-    local fits, next_p = false, nil
-    if p <= #pattern and byte(pattern, p) == STAR then
-      star, mark, p = p, t, p + 1
-    else
-      if p <= #pattern then fits, next_p = matches(pattern, p, byte(text, t)) end
-      if fits then
-        p, t = next_p, t + 1
-      elseif star then
-        mark = mark + 1
-        p, t = star + 1, mark
-      else
-        return false
-      end
-    end
+  if pattern ~= last then
+    last, last_whole = pattern, #pattern <= LONGEST and compile(pattern) or P(false)
   end
-  while byte(pattern, p) == STAR do p = p + 1 end
-  return p > #pattern
+  return last_whole:match(text) ~= nil
 end
