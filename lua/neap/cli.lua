@@ -13,6 +13,8 @@ local show = notation.show
 
 local FINE, WRONG, USAGE = 0, 1, 2
 
+local ADDRESS = "127.0.0.1:6390"   -- where a worker listens that is told nothing
+
 local cli = {}
 
 local function say(...) io.stdout:write(concat({ ... }), "\n") end
@@ -103,6 +105,7 @@ local function run(files, options)
   if options.verbose and not jit.status() then
     complain("the JIT compiler is off: this process may not make pages executable")
   end
+  if not options.listen and not tree.listen.resp[1] then options.listen = { ADDRESS } end
   local ok, problem = require "neap.worker".run(tree, options)
   if not ok then
     complain(problem)
@@ -128,8 +131,8 @@ usage: neap run [--listen ADDRESS]… [--verbose] POLICY
 
 Serve the limits of a policy file to any Redis client, until SIGINT or SIGTERM.
 
-  --listen ADDRESS   where, instead of what the file says; again for more
-                     127.0.0.1:6390   [::1]:6390   localhost:0   unix:/run/neap.sock
+  --listen ADDRESS   where, instead of what the file says; again for more: 127.0.0.1:6390
+                     (unless told), [::1]:6390, localhost:0, unix:/run/neap.sock
   --verbose          say more on standard error
 ]],
   },
