@@ -150,6 +150,43 @@ describe("neap", function ()
     assert.equal(1, status)
   end)
 
+  -- A shell that starts a worker, on its first line tries another, and then ends the first.
+  local LIFE = [[
+    { sh -c 'echo $$; exec "$0" run --listen unix:@socket @policy 2>&1' @bin
+      echo "status $?"
+    } | while read -r word rest; do
+      case $word in
+        neap:)  echo "$word $rest"
+                @bin run --listen unix:@socket @policy
+                echo "another $?"
+                kill -@signal $pid ;;
+        status) echo "status $rest"
+                test -e @socket || echo gone ;;
+        *)      pid=$word ;;
+      esac
+    done 2>&1
+  ]]
+
+  it("run serves until SIGTERM or SIGINT, then takes its socket away and is fine", function ()
+    for _, signal in ipairs { "TERM", "INT" } do
+      local socket = os.tmpname()
+      os.remove(socket)
+      local words = { bin = quoted(BIN), signal = signal, socket = socket,
+        policy = policy 'policy "x" { limits = { a = "10/s" } }' }
+      local pipe = assert(io.popen((LIFE:gsub("@(%l+)", words))))
+      local said = pipe:read "*a"
+      pipe:close()
+      local expected = ([[
+neap: listening on unix:@socket
+neap: unix:@socket: Address already in use
+another 1
+status 0
+gone
+]]):gsub("@socket", socket)
+      assert.equal(expected, said)
+    end
+  end)
+
   it("fails when its output has nowhere to go", function ()
     local pipe = assert(io.popen(quoted(BIN) .. " --version 2>&1 >/dev/full; echo $?"))
     assert.equal("neap: standard output: No space left on device\n1\n", pipe:read "*a")
