@@ -104,6 +104,12 @@ struct client *client_find(const struct neap_server *s, int64_t id)
 	return c && c->id == id && c->fd >= 0 ? c : NULL;
 }
 
+static void set_parked(struct client *c, uint8_t parked)
+{
+	c->server->stats.parked += parked - c->parked;
+	c->parked = parked;
+}
+
 static void forget_input(struct client *c)
 {
 	if (c->in != c->server->scratch)
@@ -122,6 +128,7 @@ void client_drop(struct client *c, const char *note)
 	close(c->fd);
 	c->fd = -1;
 	c->note = note;
+	set_parked(c, 0);
 	forget_input(c);
 	free(c->out.data);
 	c->out = (struct neap_reply){0};
@@ -326,7 +333,7 @@ void client_finish(struct client *c)
 	if (c->closing)
 		return;
 	c->closing = stamp(s);
-	c->parked = 0;
+	set_parked(c, 0);
 	ev_io_stop(s->ev, &c->reader);
 	if (!linked(&c->dirty))
 		link_last(&s->dirty, &c->dirty);
@@ -368,7 +375,7 @@ int neap_server_park(struct neap_server *s, int64_t client)
 	struct client *c = client_find(s, client);
 	if (!c || c->closing)
 		return NEAP_ERANGE;
-	c->parked = 1;
+	set_parked(c, 1);
 	if (c->stuck && !c->ended)
 		ev_io_start(s->ev, &c->reader);
 	return NEAP_OK;
@@ -379,7 +386,7 @@ int neap_server_resume(struct neap_server *s, int64_t client)
 	struct client *c = client_find(s, client);
 	if (!c)
 		return NEAP_ERANGE;
-	c->parked = 0;
+	set_parked(c, 0);
 	if (c->stuck)
 		ev_io_stop(s->ev, &c->reader);
 	else if (c->tail != c->head && s->current != c)

@@ -560,7 +560,7 @@ int neap_server_client(struct neap_server *s, int64_t client, struct neap_client
 int64_t neap_server_after(struct neap_server *s, int64_t client);
 
 struct neap_server_stats {
-	int64_t clients, clients_max;
+	int64_t clients, clients_max, parked;
 	int64_t accepted, refused;       /* ever; refused: over clients_max, or no descriptor */
 	int64_t commands, in_bytes, out_bytes;   /* ever */
 	int64_t cut;                     /* clients closed by us for what they did, ever */

@@ -44,7 +44,7 @@ describe("cell", function ()
   end)
 
   it("spends the burst, then one per interval, and tells when", function ()
-    local c, tat, got = cell(2, 1, SECOND), 0LL, nil
+    local c, tat = cell(2, 1, SECOND), 0LL
     local rows = {   -- at (ms), quantity, reply
       {    0, 3, { 0, 3, 0, -1, 3 } },
       {    0, 1, { 1, 3, 0,  1, 3 } },
@@ -55,8 +55,9 @@ describe("cell", function ()
       { 9999, 0, { 0, 3, 3, -1, 0 } },
     }
     for i, row in ipairs(rows) do
-      got, tat = take(c, tat, row[2], EPOCH + row[1] * 1000000LL)
+      local got, word = take(c, tat, row[2], EPOCH + row[1] * 1000000LL)
       assert.same(row[3], got, "row " .. i)
+      tat = word
     end
   end)
 

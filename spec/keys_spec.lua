@@ -89,7 +89,7 @@ describe("keys", function ()
   it("agrees with a plain table on random traffic", function ()
     math.randomseed(SEED)
     for _, bound in ipairs { 1, 2, 5, 40, 600 } do
-      local k, model, alive, clock = open(bound), {}, 0, 0
+      local k, model, clock = open(bound), {}, 0
       for step = 1, 20000 do
         clock = clock + math.random(0, 2)
         local key = "k" .. math.random(bound * 3)
@@ -112,7 +112,7 @@ describe("keys", function ()
           end
         end
         if step % 97 == 0 then
-          alive = 0
+          local alive = 0
           for _, at in pairs(model) do if at > clock then alive = alive + 1 end end
           assert.equal(alive, tonumber(C.neap_keys_count(k, clock)))
           assert.equal(0, C.neap_keys_check(k, clock), "seed " .. SEED .. " step " .. step)

@@ -155,8 +155,10 @@ describe("resp replies", function ()
   it("are measured, nested ones whole", function ()
     local whole = {
       "+OK\r\n", ":1\r\n", "$-1\r\n", "*-1\r\n", "$3\r\n\r\n\r\r\n", "_\r\n", "#t\r\n", ",1.5\r\n",
-      "*0\r\n", "*2\r\n:1\r\n*1\r\n$1\r\na\r\n", "%1\r\n+a\r\n~1\r\n:2\r\n", ">2\r\n+a\r\n+b\r\n",
-      "=8\r\ntxt:x: y\r\n", "!3\r\nERR\r\n", "|1\r\n+a\r\n+b\r\n:1\r\n", "(123456789012345678901\r\n",
+      "*0\r\n", "*2\r\n:1\r\n*1\r\n$1\r\na\r\n",
+      "%1\r\n+a\r\n~1\r\n:2\r\n", ">2\r\n+a\r\n+b\r\n",
+      "=8\r\ntxt:x: y\r\n", "!3\r\nERR\r\n", "|1\r\n+a\r\n+b\r\n:1\r\n",
+      "(123456789012345678901\r\n",
     }
     for _, text in ipairs(whole) do
       assert.equal(#text, tonumber(C.neap_reply_measure(text .. "+more", #text + 5)), text)

@@ -47,7 +47,7 @@ end
 function SECTIONS.clients(worker)
   local stats = server_stats(worker)
   return { { "connected_clients", stats.clients }, { "maxclients", stats.clients_max },
-    { "blocked_clients", worker.blocked and worker.blocked() or 0 } }
+    { "blocked_clients", stats.parked } }
 end
 
 function SECTIONS.memory(worker)
@@ -249,6 +249,7 @@ local acl = commands.family("ACL", {
 })
 
 local function shutdown(to, _, worker)
+  if not worker.shut_down then return fail(to, "ERR this worker ends by signals only") end
   ok(to)
   worker.shut_down()
 end
@@ -262,12 +263,16 @@ about.list = {
     complexity = "O(N) in the number of commands", summary = "What commands there are.",
     arguments = { { "subcommand", "oneof", optional = true, of = {
       { "count", "pure-token", token = "COUNT" }, { "list", "pure-token", token = "LIST" },
-      { "command-name", "string", token = "INFO", optional = true, multiple = true },
-      { "command-name", "string", token = "DOCS", optional = true, multiple = true },
-      { "command", "string", token = "GETKEYS", multiple = true } } } } },
+      { "info", "block", token = "INFO", of = {
+        { "command-name", "string", optional = true, multiple = true } } },
+      { "docs", "block", token = "DOCS", of = {
+        { "command-name", "string", optional = true, multiple = true } } },
+      { "getkeys", "block", token = "GETKEYS", of = {
+        { "command", "string" }, { "arg", "string", multiple = true } } } } } } },
   { name = "CONFIG", arity = -2, group = "server", need = "read", run = config, flags = { "admin" },
     summary = "A few settings tools ask for; to be read only.",
-    arguments = { { "parameter", "pattern", token = "GET", multiple = true } } },
+    arguments = { { "get", "block", token = "GET", of = {
+      { "parameter", "pattern", multiple = true } } } } },
   { name = "TIME", arity = 1, group = "server", run = time, flags = { "fast" },
     summary = "Unix time: seconds and microseconds." },
   { name = "ROLE", arity = 1, group = "server", need = "read", run = role, flags = { "fast" },

@@ -24,7 +24,7 @@ local RIGHTS = {
 ---                              "oneof" or "block"
 ---@field token string?          the word before it
 ---@field optional boolean?
----@field multiple boolean?
+---@field multiple boolean?      with its token, if it has one, each time
 ---@field of neap.Argument[]?    for "oneof" and "block"
 
 ---@class neap.Command
@@ -38,7 +38,6 @@ local RIGHTS = {
 ---@field keys integer[]?        first, last, step: which words are keys
 ---@field flags string[]?        as COMMAND has them
 ---@field arguments neap.Argument[]?
----@field raw boolean?           run(command) wants no words: it reads command.argv itself
 ---@field run fun(to: ffi.cdata*, words: string[], worker: table, command: ffi.cdata*)
 
 ---@class neap.Commands
@@ -64,6 +63,15 @@ function commands:define(declared)
     self.list[#self.list + 1] = command
     self.by_name[command.name:lower()] = command
     self.by_kind[kind] = command
+  end
+end
+
+--- Commands that are answered elsewhere, for COMMAND to tell of.
+---@param declared neap.Command[]
+function commands:document(declared)
+  for _, command in ipairs(declared) do
+    self.list[#self.list + 1] = command
+    self.by_name[command.name:lower()] = command
   end
 end
 
@@ -128,7 +136,7 @@ function commands:dispatch(worker, command)
   local entry = self.by_kind[command.kind]
   local client = tonumber(command.client)
   local to = C.neap_server_reply(self.server, client)
-  local fine, bug = xpcall(entry.run, traceback, to, not entry.raw and commands.words(command),
+  local fine, bug = xpcall(entry.run, traceback, to, commands.words(command),
     worker, command)
   if fine then return end
   reply.fail(C.neap_server_reply(self.server, client), "ERR internal error, see the worker's log")
@@ -159,6 +167,7 @@ local function argument_docs(argument)
   if argument.token then fields[#fields + 1] = { "token", argument.token } end
   if argument.optional then flags[#flags + 1] = status "optional" end
   if argument.multiple then flags[#flags + 1] = status "multiple" end
+  if argument.multiple and argument.token then flags[#flags + 1] = status "multiple_token" end
   if #flags > 0 then fields[#fields + 1] = { "flags", set(flags) } end
   if argument.of then
     local inner = {}
@@ -180,16 +189,6 @@ function commands.docs(command)
     fields[#fields + 1] = { "arguments", list }
   end
   return map(fields)
-end
-
---- The lines of HELP for one command of a family: NAME and its summary.
-function commands.help(declared)
-  local lines = {}
-  for _, command in ipairs(declared) do
-    lines[#lines + 1] = status(command.name)
-    lines[#lines + 1] = status("    " .. command.summary)
-  end
-  return lines
 end
 
 return commands

@@ -2,17 +2,16 @@
 --- whether anybody is at home, who is asked for a password and which protocol is spoken; none of
 --- them takes a permit.
 ---
---- The worker they are given has these fields, which is all the floor knows of it:
+--- What their handlers know of the worker:
 ---
 ---     server      struct neap_server       commands   neap.Commands
 ---     keys        struct neap_keys, or nil
 ---     users       { [name] = { password =, rights = } }, or nil when nobody needs to log in
 ---     now()       the clock the server is given, ns         wall()  seconds since 1970
----     started     when it began, ns                         version "0.1.0"
----     unblock(client)    let a parked caller go: whether there was one
----     shut_down()        begin to end
----     blocked()          how many are parked, or nil
----     sections           { [name] = function (worker) return { { field, value }, ... } end },
+---     started     when it began, ns                         version
+---     unblock(client)    let a parked caller go: whether there was one; nil: never
+---     shut_down()        begin to end; nil: that cannot be asked for
+---     sections           { [name] = function (floor) return { { field, value }, ... } end },
 ---                        more of INFO, or nil
 local ffi = require "ffi"
 local bit = require "bit"
@@ -20,9 +19,10 @@ local C = require "neap.engine"
 local about = require "neap.worker.about"
 local clients = require "neap.worker.clients"
 local commands = require "neap.worker.commands"
+local manual = require "neap.worker.manual"
 local reply = require "neap.worker.reply"
 
-local ipairs, max, tonumber = ipairs, math.max, tonumber
+local ipairs, max, pairs, tonumber = ipairs, math.max, pairs, tonumber
 local bor, bxor, byte = bit.bor, bit.bxor, string.byte
 local fail, integer, map, ok, write = reply.fail, commands.integer, reply.map, reply.ok, reply.write
 
@@ -253,12 +253,40 @@ for _, entry in ipairs(list) do
   entry.run = entry.run or refuse "ERR answered elsewhere"
 end
 
---- Make the floor's commands known, and give the server the table of keys.
----@param worker table  as above
-return function (worker)
-  worker.commands:define(list)
-  worker.commands:define(clients.list)
-  worker.commands:define(about.list)
-  C.neap_server_throttle(worker.server, worker.keys or ffi.cast("struct neap_keys *", nil))
-  if worker.users then C.neap_server_guard(worker.server) end
+local floor = {}
+
+--- Users by name, or nil when there are none.
+local function users_of(tree)
+  if not tree.users[1] then return end
+  local users = {}
+  for _, user in ipairs(tree.users) do
+    users[user.name] = { password = user.password, rights = commands.rights(user.allow) }
+  end
+  return users
 end
+
+--- Make the floor's commands known to the worker's server, and handlers for them to the worker.
+---@param worker neap.Worker  its server, loop, keys and handlers; unblock and shut_down, or not
+---@param tree neap.tree      whose users may log in
+function floor.define(worker, tree)
+  local function now() return C.neap_loop_now(worker.loop) end
+  local self = {
+    server = worker.server, keys = worker.keys, users = users_of(tree), now = now, wall = os.time,
+    started = now(), version = ffi.string(C.neap_version), sections = worker.sections,
+    unblock = worker.unblock and function (client) return worker.unblock(worker, client) end,
+    shut_down = worker.shut_down and function () worker.shut_down(worker) end,
+    commands = commands.new(worker.server),
+  }
+  self.commands:define(list)
+  self.commands:define(clients.list)
+  self.commands:define(about.list)
+  self.commands:document(manual)
+  for kind in pairs(self.commands.by_kind) do
+    worker.handlers[kind] = function (_, command)
+      local bug = self.commands:dispatch(self, command)
+      if bug then io.stderr:write("neap: ", bug, "\n") end
+    end
+  end
+end
+
+return floor
