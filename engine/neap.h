@@ -76,8 +76,8 @@ int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
 /* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
 void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
 
-/* Another rate in place: what was spent and has not flowed back stays spent, up to the new burst.
- * Ranges and errors as _init. Not while another thread takes. */
+/* Another rate in place. What it holds it keeps, to the fraction of a token, up to the new burst;
+ * what it owes it owes. Ranges and errors as _init. Not while another thread takes. */
 int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
 		     neap_ns now);
 
@@ -261,10 +261,11 @@ int neap_wheel_check(const struct neap_wheel *w);
  * be, so it is free and is used again without being asked. Clocks are >= 0. One thread. */
 struct neap_keys;
 
-/* 'count_max' keys alive at once always fit (1 to 2^30; the last quarter above it may, too);
- * 'secret' is 16 random bytes that keep strangers from choosing keys that collide. Starts with 8
- * KiB and doubles, moving 16 entries per call, up to 20 bytes per key of the bound and half as
- * much again while it moves. NULL when memory is refused or count_max is out of range. */
+/* 'count_max' keys alive at once always fit (1 to 2^30; a quarter more may, too); 'secret' is 16
+ * random bytes that keep strangers from choosing keys that collide. Starts with 8 KiB and grows,
+ * at most twofold at a time and 16 entries per call, to 20 bytes per key of the bound; while it
+ * grows the smaller table is there as well. Without memory to grow it goes on as it is. NULL when
+ * there is none to start with, or count_max is out of range. */
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret);
 void neap_keys_close(struct neap_keys *k);
 /* SipHash-1-3 of the key under the table's secret: what the calls below name a key by. */
