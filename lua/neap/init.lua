@@ -7,6 +7,8 @@ return {
   throttle = require "neap.throttle",
   semaphore = require "neap.semaphore",
   hybrid = require "neap.hybrid",
+  pause = require "neap.pause",
+  slots = require "neap.slots",
   notation = require "neap.notation",
   policy = require "neap.policy",
   runtime = runtime,

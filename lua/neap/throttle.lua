@@ -8,12 +8,12 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local cost = require "neap.cost"
+local leaves = require "neap.leaf"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 local window = require "neap.window"
 
 local error, tostring, type = error, tostring, type
-local OK = C.NEAP_OK
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 local OPTIONS = { initial = true, log = true }
@@ -72,33 +72,6 @@ local function too_fast(value, level)
     notation.format(value)), level + 1)
 end
 
---- Set up `leaf` for a limit.
----@param leaf ffi.cdata*
----@param value neap.limit
----@param self table  gets the log of a sliding one
----@param options table
----@param level integer
-local function init(leaf, value, self, options, level)
-  if value.kind == "closed" then
-    -- one token, of which each unit of cost needs two
-    leaf.kind = C.NEAP_GCRA
-    C.neap_gcra_init(leaf.as.gcra, 1, 1, 1)
-  elseif value.mode == "sliding" then
-    local log, entries = window.log_for(value.amount, options.log, level + 1)
-    if not window.init(leaf, value.amount, value.per_ns, log, entries) then
-      too_fast(value, level + 1)
-    end
-    self.log, self.entries = log, entries
-  else
-    if options.log then error("log: only a sliding limit has one", level + 1) end
-    local gcra = ffi.new "struct neap_gcra"
-    if C.neap_gcra_init(gcra, value.amount, value.per_ns, value.burst) ~= OK then
-      too_fast(value, level + 1)
-    end
-    leaf.kind, leaf.as.gcra = C.NEAP_GCRA, gcra
-  end
-end
-
 -- ---- verbs of its own -------------------------------------------------------------------------
 
 --- The leaf, once all that was due is done; nothing else changes it behind the engine's back.
@@ -127,7 +100,7 @@ end
 function throttle:refill()
   local leaf, now, rt = at_rest(self, "refill", 2)
   if slides(self) then
-    window.init(leaf, self.limit.amount, self.limit.per_ns, self.log, self.entries)
+    leaves.init(leaf, self.limit, self.log, self.entries)
   else
     C.neap_gcra_fill(leaf.as.gcra, self.limit.burst, now)
   end
@@ -151,9 +124,8 @@ function throttle:refund(n)
   C.neap_engine_settle(rt.engine, self.terms.all, back, zero, now, now)
 end
 
---- Another rate from now on, for those in line, too. What it holds it keeps, as far as the new
---- burst goes, and what it owes it owes. (The engine keeps what was spent instead, which with a
---- larger burst would be a gift; so the difference of the bursts is spent, too.)
+--- Another rate from now on, for those in line, too. What it holds it keeps, up to the new burst;
+--- what it owes it owes.
 ---@param limit string|neap.limit
 function throttle:change(limit)
   local value = read_limit(limit, 2)
@@ -162,16 +134,8 @@ function throttle:change(limit)
     error(("change: from %q to %q is another kind of limit: build a new one"):format(
       notation.format(self.limit), notation.format(value)), 2)
   end
-  local gcra, smaller = leaf.as.gcra, self.limit.burst - value.burst
-  local fresh = ffi.new "struct neap_gcra"
-  if C.neap_gcra_init(fresh, value.amount, value.per_ns, value.burst) ~= OK then
-    too_fast(value, 2)
-  end
-  local held = C.neap_gcra_available(gcra, now)
-  if smaller > 0 then C.neap_gcra_settle(gcra, smaller, 0, now) end
-  C.neap_gcra_change(gcra, value.amount, value.per_ns, value.burst, now)
-  local gift = C.neap_gcra_available(gcra, now) - held
-  if gift > 0 then C.neap_gcra_settle(gcra, 0, gift, now) end
+  local changed = C.neap_gcra_change(leaf.as.gcra, value.amount, value.per_ns, value.burst, now)
+  if changed ~= C.NEAP_OK then too_fast(value, 2) end
   if self.name == notation.format(self.limit) then
     self.name = notation.format(value)
     for _, part in ipairs(self.terms.parts) do part.label = self.name end
@@ -201,14 +165,18 @@ return function (limit, options)
   local parts = {}
   if value.kind ~= "unlimited" then
     self.leaf = leaf_t()
-    init(self.leaf, value, self, options, 2)
+    if value.mode == "sliding" then
+      self.log, self.entries = window.log_for(value.amount, options.log, 2)
+    elseif options.log then
+      error("log: only a sliding limit has one", 2)
+    end
+    if not leaves.init(self.leaf, value, self.log, self.entries) then too_fast(value, 2) end
     if options.initial then
       C.neap_gcra_fill(self.leaf.as.gcra, options.initial, (limiter.present()))
     end
-    local closed = value.kind == "closed"
     parts[1] = {
-      leaf = self.leaf, log = self.log, multiplier = closed and 2 or 1, cost = false,
-      label = self.name, word = "rate", closed = closed,
+      leaf = self.leaf, log = self.log, multiplier = leaves.multiplier(value), cost = false,
+      label = self.name, word = "rate", closed = value.kind == "closed",
     }
   end
   return limiter.init(throttle, self, parts, 2)

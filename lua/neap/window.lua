@@ -3,7 +3,6 @@
 --- tokens can be. A log that is smaller is safe, too: when it is full the next grant waits for its
 --- oldest entry to leave.
 local ffi = require "ffi"
-local C = require "neap.engine"
 
 local error = error
 local ENTRIES = 2 ^ 20   -- 16 MiB; more must be asked for
@@ -29,16 +28,4 @@ local function log_for(amount, entries, level)
   return log_t(entries), entries
 end
 
---- Begin, or begin again, with an empty log.
----@param leaf ffi.cdata*  struct neap_limiter
----@param amount integer
----@param window_ns integer
----@param log ffi.cdata*
----@param entries integer
----@return boolean
-local function init(leaf, amount, window_ns, log, entries)
-  leaf.kind = C.NEAP_WINDOW
-  return C.neap_window_init(leaf.as.window, amount, window_ns, log, entries) == C.NEAP_OK
-end
-
-return { log_for = log_for, init = init }
+return { log_for = log_for }

@@ -6,7 +6,7 @@ policy "openai" {
     requests = "500/min brust 60",
     calls    = "64 inflight",
     pace     = "0.5/s",
-    log      = "10/s sliding",
+    log      = "10/s fixed",
     slots    = 64,
     flag     = true,
     ["9th"]  = "5/s",

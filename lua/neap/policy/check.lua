@@ -18,8 +18,11 @@ local check = {}
 --- The kinds and modes of limit that the engine can hold to. What is false here is refused by
 --- name; whoever brings it switches it on.
 check.supported = { rate = true, in_flight = true, unlimited = true, closed = true, burst = true,
-  smooth = true, sliding = false, fixed = false }
+  smooth = true, sliding = true, fixed = false }
 
+local MOST_LIMITS = 8                      -- of one policy: each has a cost of its own
+local FASTEST = 6                          -- tokens per ns
+local LONGEST_LOG = 2 ^ 20                 -- grants that a sliding limit remembers
 local LONGEST_NAME = 128
 local LONGEST_DOC = 4096
 local LEASE_NS = 60e9                      -- a lease that says nothing lives a minute
@@ -168,13 +171,25 @@ end
 local LIMIT_NAME = "^[%a_][%w_-]*$"
 local EXAMPLE = 'as in calls = "5 in flight"'
 
+-- What is right as a limit, and yet more than the engine can hold to.
+local function excess(value)
+  local kind = value.mode or value.kind
+  if not check.supported[value.kind] or not check.supported[kind] then
+    return ("'%s' is not supported by this version"):format((kind:gsub("_", " ")))
+  elseif value.kind == "rate" and value.amount / value.per_ns > FASTEST then
+    return ("%s is faster than %d tokens per ns"):format(notation.format(value), FASTEST)
+  elseif kind == "sliding" and value.amount > LONGEST_LOG then
+    return ("a sliding limit remembers up to %d grants, this one could have %d; leave 'sliding' "
+      .. "out"):format(LONGEST_LOG, value.amount)
+  end
+end
+
 local function check_limit(reading, spot, name, text, path)
   local value, message, offset, hint = notation.limit(text)
   if value then
-    local kind = value.mode or value.kind
-    if check.supported[value.kind] and check.supported[kind] then return value end
-    reading.report:add(place_of(spot, name), path,
-      ("'%s' is not supported by this version"):format((kind:gsub("_", " "))))
+    local problem = excess(value)
+    if not problem then return value end
+    reading.report:add(place_of(spot, name), path, problem)
   elseif type(text) == "number" then
     reading.report:add(place_of(spot, name), path, message)
   elseif type(text) ~= "string" then
@@ -210,6 +225,10 @@ local function check_limits(reading, spot, body, owner)
       limits[#limits + 1] = value and { name = name, notation = value, text = text }
     end
     if type(name) == "string" then names[name] = true end
+    if #limits == MOST_LIMITS + 1 then
+      reading.report:add(place_of(inner, name), "limits", ("%s has more than %d limits"):format(
+        owner, MOST_LIMITS))
+    end
   end
   if next(given) == nil then
     reading.report:add(place_of(spot, "limits"), "limits",

@@ -1,5 +1,6 @@
 --- A policy tree as JSON, for machines: numbers rule, "text" is for people. Order is the text's.
 -- A password is never printed: only where it came from.
+local cjson = require "cjson"
 local lpeg = require "lpeg"
 
 local ipairs, type = ipairs, type
@@ -9,20 +10,18 @@ local json = {}
 
 local R, P, Cs = lpeg.R, lpeg.P, lpeg.Cs
 local tail = R "\128\191"
-local utf8 = R "\32\127" + R "\194\223" * tail + "\224" * R "\160\191" * tail
+local utf8 = R "\0\127" + R "\194\223" * tail + "\224" * R "\160\191" * tail
   + (R "\225\236" + R "\238\239") * tail * tail + "\237" * R "\128\159" * tail
   + "\240" * R "\144\191" * tail * tail + R "\241\243" * tail * tail * tail
   + "\244" * R "\128\143" * tail * tail
 
 -- What is not UTF-8 becomes the character that says so.
-local escaped = Cs((P '"' / '\\"' + P "\\" / "\\\\"
-  + R "\0\31" / function (c) return ("\\u%04x"):format(c:byte()) end
-  + utf8 + P(1) / "\\ufffd") ^ 0)
+local clean = Cs((utf8 + P(1) / "\239\191\189") ^ 0)
 
+-- Numbers are whole and up to 2^53, which are more digits than the library writes.
 local function value(x)
-  if type(x) == "string" then return '"' .. escaped:match(x) .. '"' end
   if type(x) == "number" then return ("%d"):format(x) end
-  return x and "true" or "false"
+  return cjson.encode(type(x) == "string" and clean:match(x) or x)
 end
 
 -- { { key, text }, … } as an object.

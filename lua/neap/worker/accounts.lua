@@ -5,6 +5,7 @@
 --- it: limit i is charged by cost i - 1, so any of them can be asked for its own amount.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local leaf_of = require "neap.leaf"
 local glob = require "neap.worker.glob"
 local notation = require "neap.notation"
 local window = require "neap.window"
@@ -33,24 +34,6 @@ local MOST_TEXTS = 1000      -- limits read, kept by their text
 local account = {}
 account.__index = account
 
---- Set up one leaf. A closed limit is a bucket of one token of which any cost needs two.
-local function init(leaf, value, keep)
-  if value.kind == "in_flight" then
-    leaf.kind = C.NEAP_SEMAPHORE
-    return C.neap_semaphore_init(leaf.as.semaphore, value.amount, 0)
-  elseif value.kind == "closed" then
-    leaf.kind = C.NEAP_GCRA
-    return C.neap_gcra_init(leaf.as.gcra, 1, 1, 1)
-  elseif value.mode == "sliding" then
-    local log, entries = window.log_for(value.amount, nil, 1)
-    keep[#keep + 1] = log
-    local fits = window.init(leaf, value.amount, value.per_ns, log, entries)
-    return fits and C.NEAP_OK or C.NEAP_ERANGE
-  end
-  leaf.kind = C.NEAP_GCRA
-  return C.neap_gcra_init(leaf.as.gcra, value.amount, value.per_ns, value.burst)
-end
-
 --- An account over named limits.
 ---@param name string
 ---@param limits { name: string, notation: neap.limit }[]  in order; the first is the default
@@ -58,7 +41,7 @@ end
 ---@return string? message  which limit does not fit the engine
 local function open(name, limits)
   local self = setmetatable({
-    name = name, limits = {}, index = {}, bound = {}, keep = {}, waiting = 0, leases = 0,
+    name = name, limits = {}, index = {}, bound = {}, waiting = 0, leases = 0,
     leased = false, ttl_ns = 60e9,
   }, account)
   local leaves, terms = leaves_t(#limits), terms_t(#limits)
@@ -69,13 +52,15 @@ local function open(name, limits)
     self.limits[i], self.index[limit.name] = entry, i
     if value.kind ~= "unlimited" then
       local leaf, term = leaves[count], terms[count]
-      if init(leaf, value, self.keep) ~= C.NEAP_OK then
+      local entries
+      if value.mode == "sliding" then entry.log, entries = window.log_for(value.amount, nil, 1) end
+      if not leaf_of.init(leaf, value, entry.log, entries) then
         return nil, ("limit '%s' of '%s': %s does not fit: at most 6 tokens per ns, and a burst "
           .. "below 2^59"):format(limit.name, name, entry.text)
       end
       entry.leaf = leaf
       term.limiter, term.cost = leaf, i - 1
-      term.multiplier = value.kind == "closed" and 2 or 1
+      term.multiplier = leaf_of.multiplier(value)
       self.bound[count] = limit.name
       count = count + 1
       self.leased = self.leased or value.kind == "in_flight"
@@ -172,8 +157,8 @@ local function sweep(self, now)
   end
 end
 
---- The account of a key, made or changed to what its caller says it is. What was spent of it
---- stays spent.
+--- The account of a key, made or changed to what its caller says it is. A changed one keeps what
+--- it holds.
 ---@param engine ffi.cdata*
 ---@param key string
 ---@param text string
