@@ -106,8 +106,8 @@ describe("a good policy file", function ()
     assert.equal('{"neap":1,"listen":{"resp":[]},"users":{"a":{"password":{"env":"NEAP_APP"},'
       .. '"allow":["acquire","read"]},"b":{"password":"(hidden)","allow":["admin"]}},"policies":{'
       .. '"p":{"doc":"say \\"hi\\"\\n\239\191\189é","limits":{"z":{"rate":5,"per_ns":60000000000,'
-      .. '"burst":1,"mode":"smooth","text":"5/min smooth"},"a":{"rate":5000000000,'
-      .. '"per_ns":1000000000,"burst":3,"text":"5G/s burst 3"},"m":{"in_flight":64,'
+      .. '"burst":1,"mode":"smooth","text":"5\\/min smooth"},"a":{"rate":5000000000,'
+      .. '"per_ns":1000000000,"burst":3,"text":"5G\\/s burst 3"},"m":{"in_flight":64,'
       .. '"text":"64 in flight"},"u":{"unlimited":true,"text":"unlimited"}},'
       .. '"lease":{"ttl_ns":60000000000,"settle":["z"]}}}}', policy.to_json(reads [[
         policy "p" { doc = 'say "hi"\n\255é', lease = { settle = "z" }, limits = {
