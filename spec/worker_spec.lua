@@ -144,7 +144,7 @@ describe("the worker", function ()
     assert.equal("PONG", receive(c))
   end)
 
-  it("serves parked callers in the order they came, and moves them up when one hangs up", function ()
+  it("serves who waits in the order they came, and moves them up when one hangs up", function ()
     local a, b, c = connect(), connect(), connect()
     ask(a, "NEAP.ACQUIRE", "api", "COST", 2)
     for _, client in ipairs { a, b, c } do send(client, "NEAP.ACQUIRE", "api", "BLOCK", 0) end
@@ -238,7 +238,7 @@ describe("the worker", function ()
     assert.equal("RETRY - 0 100 rps", verdict(b, "NEAP.ACQUIRE", "api", "ID", "job-1"))
   end)
 
-  it("lets a second connection join the wait of an ID, and keep it when the first is gone", function ()
+  it("lets a second connection join the wait of an ID, and keep it after the first", function ()
     local a, b = connect(), connect()
     ask(a, "NEAP.ACQUIRE", "api", "COST", 2)
     send(a, "NEAP.ACQUIRE", "api", "ID", "job", "BLOCK", 0)
