@@ -258,7 +258,7 @@ int neap_server_listen(struct neap_server *s, const char *address, char *error, 
 		return fd;
 	struct listener *l = &s->listener[s->listeners];
 	struct stat st;
-	union address own;
+	union address own = {.any = {0}};
 	socklen_t length = sizeof own;
 	*l = (struct listener){.server = s};
 	if (!is_unix && !getsockname(fd, &own.any, &length))
@@ -376,7 +376,7 @@ int neap_server_client(struct neap_server *s, int64_t client, struct neap_client
 	struct client *c = client_find(s, client);
 	if (!c)
 		return NEAP_ERANGE;
-	union address peer, own;
+	union address peer = {.any = {0}}, own = {.any = {0}};
 	socklen_t peer_size = sizeof peer, own_size = sizeof own;
 	s->addr[0] = s->laddr[0] = 0;
 	if (!getsockname(c->fd, &own.any, &own_size))

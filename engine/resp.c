@@ -101,7 +101,7 @@ static char shown(char c)
 static int array(struct neap_parse *p, const char *data, uint32_t size)
 {
 	uint32_t from = 0;
-	int64_t count, bulk;
+	int64_t count = 0, bulk = 0;
 	int ok = header(p, data, size, &from, "mbulk", &count);
 	if (ok <= 0)
 		return ok;
