@@ -2,8 +2,8 @@
 /* change.h - a take that is planned before it is made. Private to the core.
  *
  * All-of must take every word or none. So each limiter first says what it would do to its word,
- * from which value to which; when all agree the words are swapped one after the other, and a word
- * that somebody moved meanwhile undoes the ones before it.
+ * from which value to which; when all agree the words are swapped one after the other. limiter.c
+ * says what becomes of a lost race.
  */
 #ifndef NEAP_CHANGE_H
 #define NEAP_CHANGE_H
@@ -13,7 +13,7 @@
 #include <assert.h>
 
 struct neap_change {
-	int64_t *word;   /* NULL: nothing to swap */
+	int64_t *word;
 	int64_t from, to;
 	int64_t by;      /* what the take itself adds; to - from when 'from' was not stale */
 };

@@ -11,9 +11,16 @@
  * room for one of its own a moment later. So with a log among the terms the maximum is asked, too.
  *
  * To take all or nothing: plan every term, and if all say yes swap the words one by one. A word
- * that another thread moved meanwhile is a lost race: the words swapped so far are swapped back, or
- * where others have moved on meanwhile the cost is taken off, and everything is asked again. So an
- * observer may see a take that is undone a moment later: a neighbour's retry, never its token.
+ * that another thread moved meanwhile is planned again, alone. Only when it now refuses are those
+ * before it undone: swapped back, or where others have moved on meanwhile the cost is taken off. So
+ * an observer may see a take that is undone a moment later: a neighbour's retry, never its token.
+ *
+ * Permits are swapped before rates. A permit taken off is as if never taken; the debt of a rate
+ * drains by itself, and after it has drained nothing is left to take off. So with one rate among the
+ * terms, which comes last, no rate is ever undone. With more, a thread that is held up between two
+ * swaps, while others move the first rate on and the second runs dry, may return its cost late: a
+ * refund of tokens that nobody used, which the long run allows and the burst does not.
+ *
  * Logs (window) have one owner and are written last, when nothing can fail any more.
  */
 #include "change.h"
@@ -163,16 +170,65 @@ static int swap(int64_t *word, int64_t from, int64_t to)
 	return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-/* Swap all words, or none: 1, or 0 when a race was lost and everything is as it was. */
-static int swap_all(const struct neap_change *first, const struct neap_change *end)
+/* A take of several words: permits from the front of the array on, rates at its end. */
+struct plan {
+	struct step {
+		struct neap_change change;
+		struct neap_limiter *of;
+	} step[NEAP_TERMS];
+	int32_t permits, rates;
+	int logs;
+};
+
+static struct step *nth(struct plan *p, int32_t i)
 {
-	for (const struct neap_change *c = first; c < end; c++) {
-		if (swap(c->word, c->from, c->to))
-			continue;
-		while (c-- > first)
-			if (!swap(c->word, c->to, c->from))
-				__atomic_fetch_sub(c->word, c->by, __ATOMIC_ACQ_REL);
+	return &p->step[i < p->permits ? i : NEAP_TERMS - p->rates + (i - p->permits)];
+}
+
+static int plan_permits(struct neap_limiter *l, int64_t cost, neap_ns now, struct step *s)
+{
+	s->of = l;
+	return neap_semaphore_plan(&l->as.semaphore, cost, now, &s->change) <= now;
+}
+
+static int plan_rate(struct neap_limiter *l, int64_t cost, neap_ns now, int waited,
+		     struct step *s)
+{
+	s->of = l;
+	if (neap_gcra_plan(&l->as.gcra, cost, now, &s->change) > now)
 		return 0;
+	if (waited)
+		neap_gcra_backdate(&l->as.gcra, now, &s->change);
+	return 1;
+}
+
+static int plan_again(struct step *s, neap_ns now, int waited)
+{
+	int64_t by = s->change.by;
+	if (s->of->kind == NEAP_SEMAPHORE)
+		return plan_permits(s->of, by, now, s);
+	return plan_rate(s->of, by >> s->of->as.gcra.shift, now, waited, s);
+}
+
+static void undo(const struct step *s)
+{
+	const struct neap_change *c = &s->change;
+	if (!swap(c->word, c->to, c->from))
+		__atomic_fetch_sub(c->word, c->by, __ATOMIC_ACQ_REL);
+}
+
+/* Swap all words, or none: 1, or 0 when one refuses now and everything is as it was. */
+static int swap_all(struct plan *p, neap_ns now, int waited)
+{
+	for (int32_t i = 0; i < p->permits + p->rates; i++) {
+		struct step *s = nth(p, i);
+		while (!swap(s->change.word, s->change.from, s->change.to)) {
+			if (plan_again(s, now, waited))
+				continue;
+			while (i-- > 0)
+				undo(nth(p, i));
+			return 0;
+		}
 	}
 	return 1;
 }
@@ -186,52 +242,46 @@ static void write_logs(const struct neap_all *all, const int64_t *cost, neap_ns 
 	}
 }
 
-/* Write what the terms would do at 'now' from *change on, which then is the end of that. Answers
- * the first term that refuses, or else all->count. */
+/* What the terms would do at 'now'. Answers the first that refuses, or else all->count. */
 static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
-		    struct neap_change **change, int *logs)
+		    struct plan *p)
 {
-	struct neap_change *end = *change;
 	int32_t i = 0;
+	p->permits = p->rates = p->logs = 0;
 	for (int32_t next; i < all->count; i = next) {
 		struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (c == 0)
 			continue;
 		if (l->kind == NEAP_GCRA) {
-			if (neap_gcra_plan(&l->as.gcra, c, now, end) > now)
+			if (!plan_rate(l, c, now, waited, &p->step[NEAP_TERMS - 1 - p->rates]))
 				break;
-			if (waited)
-				neap_gcra_backdate(&l->as.gcra, now, end);
-			end++;
+			p->rates++;
 		} else if (l->kind == NEAP_SEMAPHORE) {
-			if (neap_semaphore_plan(&l->as.semaphore, c, now, end) > now)
+			if (!plan_permits(l, c, now, &p->step[p->permits]))
 				break;
-			end++;
+			p->permits++;
 		} else {
 			if (neap_limiter_when(l, c, now) > now)
 				break;
-			*logs |= l->kind == NEAP_WINDOW;
+			p->logs |= l->kind == NEAP_WINDOW;
 		}
 	}
-	*change = end;
 	return i;
 }
 
 static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
 		    int32_t *bound)
 {
-	struct neap_change change[NEAP_TERMS], *end;
+	struct plan p;
 	for (;;) {
-		int logs = 0;
-		end = change;
-		int32_t refuses = plan(all, cost, now, waited, &end, &logs);
+		int32_t refuses = plan(all, cost, now, waited, &p);
 		if (refuses < all->count) {
-			neap_ns at = when(all, refuses, logs, cost, now, bound);
+			neap_ns at = when(all, refuses, p.logs, cost, now, bound);
 			if (at > now)
 				return at;
-		} else if (swap_all(change, end)) {
-			if (logs)
+		} else if (swap_all(&p, now, waited)) {
+			if (p.logs)
 				write_logs(all, cost, now);
 			if (bound)
 				*bound = -1;
