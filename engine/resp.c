@@ -74,11 +74,29 @@ static int number(const char *text, uint32_t size, int64_t *out)
 	return 1;
 }
 
+/* The same for the usual line, at most five digits, without looking for its end first. */
+static int usual(const char *data, uint32_t size, uint32_t *from, int64_t *out)
+{
+	uint32_t first = *from + 1, at = first;
+	int64_t value = 0;
+	while (at < size && at - first < 5 && data[at] >= '0' && data[at] <= '9')
+		value = value * 10 + (data[at++] - '0');
+	if (at == first || size - at < 2 || data[at] != '\r' || data[at + 1] != '\n')
+		return 0;
+	if (data[first] == '0' && at > first + 1)
+		return 0;
+	*out = value;
+	*from = at + 2;
+	return 1;
+}
+
 /* The number in the line that starts at 'from' with its type byte; *from is then the next line.
  * 1, 0 for more, NEAP_ERANGE. */
 static int header(struct neap_parse *p, const char *data, uint32_t size, uint32_t *from,
 		  const char *what, int64_t *out)
 {
+	if (usual(data, size, from, out))
+		return 1;
 	const char *end = memchr(data + *from, '\r', size - *from);
 	if ((end ? (uint32_t)(end - data) : size) - *from > LINE_MAX_BYTES)
 		return refuse(p, "too big %s count string", what);
@@ -289,6 +307,11 @@ static char *head(struct neap_reply *r, char type, int64_t value, size_t more)
 	char *to = room(r, sizeof digits + 3 + more);
 	if (!to)
 		return NULL;
+	if (value >= 0 && value < 10) {   /* most are */
+		memcpy(to, (char[]){type, (char)('0' + value), '\r', '\n'}, 4);
+		r->tail += 4;
+		return to + 4;
+	}
 	uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
 	do
 		*--at = (char)('0' + left % 10);
