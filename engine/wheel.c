@@ -242,15 +242,17 @@ static int pull(struct neap_wheel *w, neap_ns now)
 	neap_ns start = least >> FINEST << FINEST;
 	if (start > w->frontier)
 		w->frontier = start;   /* nothing is due before 'least' */
-	if (l == 0)
-		w->frontier = start + (1 << FINEST);
-	spread(w, l, s, UINT32_MAX);
-	/* coarser levels may still hold timers of this very microsecond */
+	/* Coarser levels may still hold timers of this very microsecond. They come down first: once
+	 * the frontier has passed the end of their slot, it would be the last of its round. */
+	neap_ns end = start + (1 << FINEST);
 	for (int i = 1; i < LEVELS && l == 0; i++) {
 		int first = first_slot(w, i);
-		if (first >= 0 && w->level[i].slot[first].least < w->frontier)
+		if (first >= 0 && w->level[i].slot[first].least < end)
 			spread(w, i, first, UINT32_MAX);
 	}
+	if (l == 0)
+		w->frontier = end;
+	spread(w, l, s, UINT32_MAX);
 	return 1;
 }
 
