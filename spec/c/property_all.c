@@ -48,7 +48,9 @@ static void any_limiter(struct dice *d, struct world *w, int i)
 	}
 }
 
-static struct neap_limiter *in(struct world *w, const struct world *from, const struct neap_limiter *l)
+/* The limiter in w that is l in the other world. */
+static struct neap_limiter *in(struct world *w, const struct world *from,
+			       const struct neap_limiter *l)
 {
 	return &w->limiter[l - from->limiter];
 }

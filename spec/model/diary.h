@@ -3,7 +3,8 @@
  *
  * No ring, no running sum. What the header says is asked of the diary as it stands: a grant counts
  * until one window after it came, grants of one instant share an entry, the log has 'size' of
- * them, and an entry is forgotten when a take finds that it has left, or a settle takes it all back.
+ * them, and an entry is forgotten when a take finds that it has left, or a settle takes all of it
+ * back.
  */
 #ifndef DIARY_H
 #define DIARY_H
