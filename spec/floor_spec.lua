@@ -17,6 +17,7 @@ local function start(policy)
     os.execute("kill " .. pid)
     local rest = pipe:read "*a"
     pipe:close()
+    os.remove(POLICY)
     return rest
   end
 end
