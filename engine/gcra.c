@@ -41,7 +41,6 @@ const neap_ns neap_horizon = INT64_C(1) << 60;
 enum { SPEED_BITS = 124 };
 
 __extension__ typedef unsigned __int128 wide;
-__extension__ typedef __int128 signed_wide;
 
 static int64_t later(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -233,18 +232,21 @@ int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64
 }
 
 int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
-		     neap_ns now)
+		     int keep, neap_ns now)
 {
+	assert(keep == NEAP_KEEP_SPENT || keep == NEAP_KEEP_HELD);
 	struct neap_gcra fresh;
 	if (neap_gcra_init(&fresh, amount, period_ns, burst))
 		return NEAP_ERANGE;
 	int64_t clock = clock_at(g, now);
-	/* what it holds, in fresh units, rounded down; below 0 after borrowing */
-	signed_wide held = (signed_wide)(g->burst - (later(read_tat(g), clock) - clock));
-	held = (held * ((signed_wide)1 << fresh.shift)) >> g->shift;
-	if (held > fresh.burst)
-		held = fresh.burst;
-	signed_wide tat = clock_at(&fresh, now) + fresh.burst - held;
+	wide full = (wide)(uint64_t)g->burst << fresh.shift >> g->shift;   /* all in fresh units */
+	wide debt = (wide)(uint64_t)(later(read_tat(g), clock) - clock) << fresh.shift;
+	debt = (debt + ((wide)1 << g->shift) - 1) >> g->shift;
+	wide owed = debt > full ? debt - full : 0;   /* borrowed: kept either way */
+	wide room = (wide)(uint64_t)fresh.burst;
+	wide held = full + owed - debt;
+	wide spent = keep == NEAP_KEEP_SPENT ? debt - owed : held < room ? room - held : 0;
+	wide tat = (wide)(uint64_t)clock_at(&fresh, now) + (spent < room ? spent : room) + owed;
 	fresh.tat = tat < INT64_MAX ? (int64_t)tat : INT64_MAX;
 	*g = fresh;
 	return NEAP_OK;

@@ -76,10 +76,12 @@ int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
 /* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
 void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
 
-/* Another rate in place. What it holds it keeps, to the fraction of a token, up to the new burst;
- * what it owes it owes. Ranges and errors as _init. Not while another thread takes. */
+/* Another rate in place, which keeps what was spent and has not flowed back, or what it holds; to
+ * the fraction of a token, up to the new burst. What was borrowed stays owed. Ranges and errors as
+ * _init. Not while another thread takes. */
+enum { NEAP_KEEP_SPENT = 0, NEAP_KEEP_HELD = 1 };
 int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
-		     neap_ns now);
+		     int keep, neap_ns now);
 
 /* ==== ring 0: semaphore, permits in flight ============================================== */
 

@@ -126,36 +126,42 @@ describe("a throttle", function ()
     assert.same({ true, 10 }, { waiter:join() })
   end)
 
-  it("changes its rate and keeps what it has, for those in line, too", function ()
+  it("changes its rate, and what was spent stays spent, for those in line, too", function ()
     local t = throttle "10/s burst 20"
     assert(t:try_acquire(15))
+    t:change "10/s burst 30"
+    assert.equal(15, t:available())
     t:change "100/s burst 4"
-    assert.equal(4, t:available())
+    assert.equal(0, t:available())
+    t:refill()
     assert.equal("100/s burst 4", tostring(t))
     t:drain()
     t:change "1/h"
     local waiter = rt.spawn(function () return t:acquire() ~= nil, rt.now() end)
     rt.advance(10)
-    t:change "2/s"
+    t:change("2/s", "held")
     assert.same({ true, 10.498611112 }, { waiter:join() })   -- 1/360 of it had come already
   end)
 
   it("keeps its debt when the rate changes", function ()
-    local t = throttle "10/s"
-    assert(t:try_acquire(10)):settle(15)
-    t:change "5/s"
-    assert.equal(-5, t:available())
-    assert.same({ nil, "rate", 1.2 }, { t:try_acquire() })
+    for _, keep in ipairs { "spent", "held" } do
+      local t = throttle "10/s"
+      assert(t:try_acquire(10)):settle(15)
+      t:change("5/s", keep)
+      assert.equal(-5, t:available())
+      assert.same({ nil, "rate", 1.2 }, { t:try_acquire() })
+    end
+    assert.error_matches(function () throttle "1/s":change("2/s", "most") end, "held. expected")
   end)
 
-  it("keeps the part of a token that is on its way", function ()
+  it("keeps what it holds when told so, to the part of a token on its way", function ()
     for _, burst in ipairs { 10, 3, 50 } do
       local t = throttle("10/s")
       t:drain()
       rt.advance(0.25)
-      t:change { kind = "rate", amount = 1, per_ns = 1e9, burst = burst, mode = "burst" }
+      t:change({ kind = "rate", amount = 1, per_ns = 1e9, burst = burst, mode = "burst" }, "held")
       assert.same({ 2, 0.5 }, { t:available(), select(3, t:peek(3)) })
-      t:change("10/s burst 1")
+      t:change("10/s burst 1", "held")
       assert.equal(1, t:available())
     end
   end)

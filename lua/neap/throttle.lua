@@ -124,17 +124,26 @@ function throttle:refund(n)
   C.neap_engine_settle(rt.engine, self.terms.all, back, zero, now, now)
 end
 
---- Another rate from now on, for those in line, too. What it holds it keeps, up to the new burst;
---- what it owes it owes.
+local KEEP = { spent = C.NEAP_KEEP_SPENT, held = C.NEAP_KEEP_HELD }
+
+--- Another rate from now on, for those in line, too. What was spent stays spent, so that a larger
+--- burst is there at once; or what it holds it keeps, so that it has to flow in. What it owes it
+--- owes.
 ---@param limit string|neap.limit
-function throttle:change(limit)
+---@param keep? "spent"|"held"  "spent" unless told
+function throttle:change(limit, keep)
+  local how = KEEP[keep or "spent"]
+  if not how then
+    error("change: keep: \"spent\" or \"held\" expected, got " .. tostring(keep), 2)
+  end
   local value = read_limit(limit, 2)
   local leaf, now, rt = at_rest(self, "change", 2)
   if value.kind ~= "rate" or slides(self) or value.mode == "sliding" then
     error(("change: from %q to %q is another kind of limit: build a new one"):format(
       notation.format(self.limit), notation.format(value)), 2)
   end
-  local changed = C.neap_gcra_change(leaf.as.gcra, value.amount, value.per_ns, value.burst, now)
+  local changed = C.neap_gcra_change(leaf.as.gcra, value.amount, value.per_ns, value.burst,
+    how, now)
   if changed ~= C.NEAP_OK then too_fast(value, 2) end
   if self.name == notation.format(self.limit) then
     self.name = notation.format(value)

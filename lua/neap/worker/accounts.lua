@@ -157,8 +157,8 @@ local function sweep(self, now)
   end
 end
 
---- The account of a key, made or changed to what its caller says it is. A changed one keeps what
---- it holds.
+--- The account of a key, made or changed to what its caller says it is. Of a changed one what
+--- was spent stays spent.
 ---@param engine ffi.cdata*
 ---@param key string
 ---@param text string
@@ -173,7 +173,7 @@ function accounts:key(engine, key, text, now)
     local limit = entry.limits[1]
     if limit.value ~= value then
       local changed = C.neap_gcra_change(limit.leaf.as.gcra, value.amount, value.per_ns,
-        value.burst, now)
+        value.burst, C.NEAP_KEEP_SPENT, now)
       if changed ~= C.NEAP_OK then
         return nil, ("ERR limit '%s' does not fit the engine"):format(text)
       end
