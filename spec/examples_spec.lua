@@ -1,0 +1,54 @@
+--- The examples run, on virtual time, and the README's script is one of them.
+local runtime = require "neap.runtime"
+local manual = require "neap.runtime.manual"
+
+local function contents(path)
+  local file = assert(io.open(path))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+describe("an example", function ()
+  local before, printed
+
+  --- What a script prints.
+  local function run(path)
+    local chunk = assert(loadfile(path))
+    setfenv(chunk, setmetatable({
+      print = function (...)
+        local words = {}
+        for i = 1, select("#", ...) do words[i] = tostring((select(i, ...))) end
+        printed[#printed + 1] = table.concat(words, " ")
+      end,
+    }, { __index = _G }))
+    chunk()
+    return printed
+  end
+
+  before_each(function ()
+    printed = {}
+    before = runtime.use(manual.new())
+  end)
+
+  after_each(function () runtime.use(before) end)
+
+  it("is what the README opens with, and paces its calls", function ()
+    local script = contents "README.md":match "```lua\n(.-)```"
+    assert.truthy(contents "examples/ten_lines.lua":find(script, 1, true))
+    local lines = run "examples/ten_lines.lua"
+    assert.equal(30, #lines)
+    assert.same({ "0 call 1", "0 call 20", "0.6 call 21", "6 call 30" },
+      { lines[1], lines[20], lines[21], lines[30] })
+  end)
+
+  it("waits an hour in no time, and says why", function ()
+    assert.same({
+      "     0 s  4000 tokens: go",
+      "     0 s  6000 tokens: cost",
+      "input: needs 4000 of 5000, has 2666; free in 56m, 2 ahead",
+      "  1080 s  4000 tokens: go",
+      "  2520 s  4000 tokens: go",
+    }, run "examples/virtual_time.lua")
+  end)
+end)
