@@ -8,8 +8,9 @@ local C = require "neap.engine"
 local accounts = require "neap.worker.accounts"
 local desk = require "neap.worker.desk"
 local floor = require "neap.worker.floor"
+local manual = require "neap.worker.manual"
 
-local ipairs, tonumber = ipairs, tonumber
+local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
 
 local WAITERS_MAX = 2 ^ 18      -- parked callers and leases at once; 32 MB when all are used
 local CLIENTS_MAX = 10000
@@ -20,13 +21,26 @@ local BATCH = 256
 
 local worker = {}
 
-local COMMANDS = {
-  { "NEAP.ACQUIRE", -2, C.NEAP_ALLOW_ACQUIRE, desk.acquire },
-  { "NEAP.RELEASE", -2, C.NEAP_ALLOW_ACQUIRE, desk.release },
-  { "NEAP.LIMIT", -3, C.NEAP_ALLOW_ACQUIRE, desk.limit },
-  { "NEAP.SNAPSHOT", 2, C.NEAP_ALLOW_READ, desk.snapshot },
-  { "NEAP.LIST", -1, C.NEAP_ALLOW_READ, desk.list },
+local DESK = {
+  ["NEAP.ACQUIRE"] = desk.acquire,
+  ["NEAP.RELEASE"] = desk.release,
+  ["NEAP.LIMIT"] = desk.limit,
+  ["NEAP.SNAPSHOT"] = desk.snapshot,
+  ["NEAP.LIST"] = desk.list,
 }
+
+--- The desk's commands, as the table of commands wants them.
+---@return neap.Command[]
+local function own_commands(at)
+  local list = {}
+  for i, entry in ipairs(manual) do
+    local act = DESK[entry.name]
+    list[i] = setmetatable({
+      run = function (_, words, _, command) act(at, tonumber(command.client), words) end,
+    }, { __index = entry })
+  end
+  return list
+end
 
 --- 16 bytes that strangers cannot know.
 local function secret()
@@ -43,6 +57,7 @@ end
 ---@field server ffi.cdata*
 ---@field engine ffi.cdata*
 ---@field desk neap.Desk
+---@field over boolean?             somebody said SHUTDOWN
 ---@field handlers table<integer, fun(client: integer, command: ffi.cdata*)>  by kind
 
 --- Everything of a worker, listening; or nil and one line that says what is in the way.
@@ -72,12 +87,9 @@ function worker.open(tree, options)
   if #tree.users > 0 then C.neap_server_guard(self.server) end
   C.neap_server_throttle(self.server, self.keys)
   self.desk = desk.new(self.server, self.engine, books, self.keys, clock)
-  for _, row in ipairs(COMMANDS) do
-    local handle = row[4]
-    self.handlers[C.neap_server_define(self.server, row[1], row[2], row[3])] =
-      function (client, command) handle(self.desk, client, command) end
-  end
-  floor.define(self, tree)
+  self.unblock = function (_, client) return self.desk:unblock(client) end
+  self.shut_down = function () self.over = true end
+  floor.define(self, tree, own_commands(self.desk))
 
   local line = ffi.new "char[256]"
   local addresses = options.listen or tree.listen.resp
@@ -163,7 +175,7 @@ function worker.run(tree, options)
   repeat
     worker.turn(self, C.neap_never)
     signals = C.neap_loop_signals(self.loop)
-  until is_over(signals)
+  until self.over or is_over(signals)
 
   C.neap_server_drain(self.server)
   self.desk:drain()

@@ -66,15 +66,6 @@ function commands:define(declared)
   end
 end
 
---- Commands that are answered elsewhere, for COMMAND to tell of.
----@param declared neap.Command[]
-function commands:document(declared)
-  for _, command in ipairs(declared) do
-    self.list[#self.list + 1] = command
-    self.by_name[command.name:lower()] = command
-  end
-end
-
 --- Rights as a sum, from words.
 ---@param words string[]
 ---@return integer

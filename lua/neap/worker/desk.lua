@@ -82,14 +82,6 @@ local function bound_name(account, term) return account.bound[term] or "" end
 
 -- ---- asking -----------------------------------------------------------------------------------
 
-local function words_of(command)
-  local words = {}
-  for i = 0, command.argc - 1 do
-    words[i + 1] = ffi.string(command.argv[i].data, command.argv[i].size)
-  end
-  return words
-end
-
 --- Each limit is charged 1 unless told otherwise.
 local function ones(account)
   local cost = cost_t()
@@ -256,25 +248,43 @@ function desk:completed(done, now)
   end
 end
 
+--- Out of the line, if it waits; the party it waits with goes on without it.
+local function step_out(self, client, now)
+  local party = self.by_client[client]
+  if not party then return nil end
+  self.by_client[client] = nil
+  for i, one in ipairs(party.clients) do
+    if one == client then
+      remove(party.clients, i)
+      break
+    end
+  end
+  if #party.clients == 0 then
+    seal(self, party)
+    C.neap_engine_cancel(self.engine, party.ticket, now)
+  end
+  return party
+end
+
 --- A client is gone: out of the line, and its leases end.
 ---@param client integer
 function desk:closed(client)
   local now = self.clock()
-  local party = self.by_client[client]
-  if party then
-    self.by_client[client] = nil
-    for i, one in ipairs(party.clients) do
-      if one == client then
-        remove(party.clients, i)
-        break
-      end
-    end
-    if #party.clients == 0 then
-      seal(self, party)
-      C.neap_engine_cancel(self.engine, party.ticket, now)
-    end
-  end
+  step_out(self, client, now)
   self.leases:orphan(client, now)
+end
+
+--- Let a parked caller go, as if its time were up.
+---@param client integer
+---@return boolean  whether it waited
+function desk:unblock(client)
+  local now = self.clock()
+  local party = step_out(self, client, now)
+  if not party then return false end
+  C.neap_server_resume(self.server, client)
+  verdict(self, client, "RETRY", nil, since_ms(party.since, now), retry_ms(self, party, now),
+    "timeout")
+  return true
 end
 
 --- Grant nothing more, and tell those who wait.
@@ -286,52 +296,49 @@ end
 
 -- ---- commands ---------------------------------------------------------------------------------
 
-function desk:acquire(client, command)
-  local words = words_of(command)
-  local account, err = self.accounts:policy(words[2])
+function desk:acquire(client, words)
+  local account, err = self.accounts:policy(words[1])
   if not account then return fail(self, client, err) end
   local options
-  options, err = tail.acquire(words, 3, account, ones(account))
+  options, err = tail.acquire(words, 2, account, ones(account))
   if not options then return fail(self, client, err) end
   ask(self, client, account, options, account.leased or options.id ~= nil)
 end
 
-function desk:limit(client, command)
-  local words = words_of(command)
-  if #words[2] > KEY_BYTES then
-    return fail(self, client, ("ERR a key has up to %d bytes, got %d"):format(KEY_BYTES, #words[2]))
+function desk:limit(client, words)
+  if #words[1] > KEY_BYTES then
+    return fail(self, client, ("ERR a key has up to %d bytes, got %d"):format(KEY_BYTES, #words[1]))
   end
   -- read the options first: what is wrong there must not make a key
   local cost = cost_t()
   cost[0] = 1
-  local options, err = tail.limit(words, 4, cost)
+  local options, err = tail.limit(words, 3, cost)
   if not options then return fail(self, client, err) end
   local account
-  account, err = self.accounts:key(self.engine, words[2], words[3], self.clock())
+  account, err = self.accounts:key(self.engine, words[1], words[2], self.clock())
   if not account then return fail(self, client, err) end
   ask(self, client, account, options, false)
 end
 
-function desk:release(client, command)
-  local words = words_of(command)
-  local lease = self.leases.by_name[words[2]]
-  local options, err = tail.release(words, 3, lease and lease.account)
+function desk:release(client, words)
+  local lease = self.leases.by_name[words[1]]
+  local options, err = tail.release(words, 2, lease and lease.account)
   if not options then return fail(self, client, err) end
-  local found = self.leases:release(words[2], OUTCOMES[options.outcome or "OK"], options.used,
+  local found = self.leases:release(words[1], OUTCOMES[options.outcome or "OK"], options.used,
     self.clock())
   C.neap_reply_integer(C.neap_server_reply(self.server, client), found and 1 or 0)
 end
 
-function desk:list(client, command)
-  local names = self.accounts:list(words_of(command)[2])
+function desk:list(client, words)
+  local names = self.accounts:list(words[1])
   local reply = C.neap_server_reply(self.server, client)
   C.neap_reply_array(reply, #names)
   for _, name in ipairs(names) do C.neap_reply_bulk(reply, name, #name) end
 end
 
 --- One policy as a map: what is free, who waits, what is out. -1: no bound.
-function desk:snapshot(client, command)
-  local account, err = self.accounts:policy(words_of(command)[2])
+function desk:snapshot(client, words)
+  local account, err = self.accounts:policy(words[1])
   if not account then return fail(self, client, err) end
   local now = self.clock()
   C.neap_engine_advance(self.engine, now)

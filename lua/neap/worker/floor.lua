@@ -19,7 +19,6 @@ local C = require "neap.engine"
 local about = require "neap.worker.about"
 local clients = require "neap.worker.clients"
 local commands = require "neap.worker.commands"
-local manual = require "neap.worker.manual"
 local reply = require "neap.worker.reply"
 
 local ipairs, max, pairs, tonumber = ipairs, math.max, pairs, tonumber
@@ -268,7 +267,8 @@ end
 --- Make the floor's commands known to the worker's server, and handlers for them to the worker.
 ---@param worker neap.Worker  its server, loop, keys and handlers; unblock and shut_down, or not
 ---@param tree neap.tree      whose users may log in
-function floor.define(worker, tree)
+---@param own neap.Command[]  the worker's, beside the floor's
+function floor.define(worker, tree, own)
   local function now() return C.neap_loop_now(worker.loop) end
   local self = {
     server = worker.server, keys = worker.keys, users = users_of(tree), now = now, wall = os.time,
@@ -280,7 +280,7 @@ function floor.define(worker, tree)
   self.commands:define(list)
   self.commands:define(clients.list)
   self.commands:define(about.list)
-  self.commands:document(manual)
+  self.commands:define(own)
   for kind in pairs(self.commands.by_kind) do
     worker.handlers[kind] = function (_, command)
       local bug = self.commands:dispatch(self, command)

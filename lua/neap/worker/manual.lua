@@ -1,12 +1,13 @@
---- What neap's own commands say about themselves, for COMMAND DOCS: redis-cli makes its help, its
---- hints and its completion of this.
+--- What neap's own commands are called, how many words they have, who may use them, and what they
+--- say about themselves: redis-cli makes its help, its hints and its completion of this. What they
+--- do is the desk's.
 local POLICY = { "policy", "key" }
 local COST = { "cost", "block", token = "COST", optional = true, multiple = true, of = {
   { "limit", "string", optional = true }, { "n", "integer" } } }
 local BLOCK = { "milliseconds", "integer", token = "BLOCK", optional = true }
 local PEEK = { "peek", "pure-token", token = "PEEK", optional = true }
 
----@type neap.Command[]
+---@type neap.Command[]  but for `run`
 return {
   { name = "NEAP.ACQUIRE", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
     flags = { "write", "blocking" }, complexity = "O(N) in the limits of the policy",
