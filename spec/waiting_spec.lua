@@ -43,6 +43,22 @@ describe("waiting", function ()
     rt.advance_ns(ffi.cast("int64_t", until_s * 1e9) - rt.now_ns())
   end
 
+  it("takes how long to wait beside the cost or in one table with it, once", function ()
+    for _, arguments in ipairs {
+      { 2, 0.15 }, { 2, "150ms" }, { 2, { timeout = 0.15 } }, { { cost = 2 }, 0.15 },
+      { { cost = 2, timeout = 0.15 } }, { 2, { deadline = rt.now() + 0.15 } },
+    } do
+      local t = throttle "10/s burst 2"
+      t:drain()
+      assert.same({ nil, "timeout", 0.2 }, { t:acquire(unpack(arguments)) })
+    end
+    local t = throttle "10/s"
+    assert.error_matches(function () t:acquire({ timeout = 1 }, 2) end, "said twice")
+    assert.error_matches(function () t:acquire(1, { timeuot = 2 }) end, "timeout or deadline")
+    assert.error_matches(function () t:acquire(1, "soon") end, "duration")
+    assert.equal(10, t:available())
+  end)
+
   it("keeps the order of arrival, and nobody overtakes", function ()
     local t = throttle "10/s"
     t:drain()

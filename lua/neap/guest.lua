@@ -166,7 +166,8 @@ end
 
 --- As for any limiter. The guests have no lines: who waits for one asks again when it said so; when
 --- it did not say, its word comes back at once.
-function host:acquire(given)
+function host:acquire(given, wait)
+  if wait ~= nil then given = limiter.joined(given, wait, 2) end
   local costs = costs_t()
   cost.read(costs, self.terms, given, true, 2)
   local rt = current()
@@ -180,17 +181,17 @@ function host:acquire(given)
     options.cost = given
   end
   while true do
-    local why, wait = ask(self, costs)
+    local why, wait_s = ask(self, costs)
     if not why then
       local held, own_why, own_wait = limiter.acquire(self, options)
       if not held then return nil, own_why, own_wait end
       local ok
-      ok, why, wait = take(self, costs, held)
+      ok, why, wait_s = take(self, costs, held)
       if ok then return held end
     end
-    if FINAL[why] or not wait or not (wait > 0 and wait < huge) then return nil, why, wait end
-    if rt.now_ns() + limiter.ns_of(wait, "wait", 1) > deadline then return nil, "timeout", wait end
-    if not rt.sleep(wait) then return nil, "cancelled" end
+    if FINAL[why] or not wait_s or not (wait_s > 0 and wait_s < huge) then return nil, why, wait_s end
+    if rt.now_ns() + limiter.ns_of(wait_s, "wait", 1) > deadline then return nil, "timeout", wait_s end
+    if not rt.sleep(wait_s) then return nil, "cancelled" end
   end
 end
 

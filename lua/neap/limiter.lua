@@ -152,6 +152,28 @@ function limiter.deadline_of(given, now, level)
   return at < HORIZON and at or NEVER
 end
 
+--- `acquire(3, 2)`, `acquire({ input = 5 }, { deadline = at })`: how long to wait, said apart.
+---@param given integer|table|nil
+---@param wait number|string|table  a timeout, or a table of timeout and deadline
+---@param level integer
+---@return table
+function limiter.joined(given, wait, level)
+  if type(wait) ~= "table" then wait = { timeout = wait } end
+  for name in pairs(wait) do
+    if name ~= "timeout" and name ~= "deadline" then
+      error(("acquire: how long to wait: timeout or deadline expected, got %s"):format(
+        tostring(name)), level + 1)
+    end
+  end
+  if type(given) == "table" and (given.timeout ~= nil or given.deadline ~= nil) then
+    error("acquire: how long to wait is said twice", level + 1)
+  end
+  if type(given) == "table" and given.cost ~= nil then
+    return { cost = given.cost, timeout = wait.timeout, deadline = wait.deadline }
+  end
+  return { cost = given, timeout = wait.timeout, deadline = wait.deadline }
+end
+
 ---@return number?  seconds until `at`; nil when no clock can tell
 local function wait_until(at, now)
   if at >= ON_GIVE then return nil end
@@ -232,12 +254,14 @@ local function stand(self, rt, n)
 end
 
 --- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
---- `deadline` (an instant) in the table say. What cannot be met in time is refused at once.
+--- `deadline` (an instant) say. What cannot be met in time is refused at once.
 ---@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
+---@param wait? number|string|table  a timeout, or `{ deadline = at }`, if not in the table
 ---@return neap.Permit? permit
 ---@return string? why
 ---@return number? wait_s  after "timeout": until it could have been, asked anew
-function limiter:acquire(given)
+function limiter:acquire(given, wait)
+  if wait ~= nil then given = limiter.joined(given, wait, 2) end
   local n = read(costs, self.terms, given, true, 2)
   local rt = current()
   local now = rt.now_ns()

@@ -88,7 +88,8 @@ function overdrawn:peek(given)
   return semaphore.peek(self, given)
 end
 
-function overdrawn:acquire(given)
+function overdrawn:acquire(given, wait)
+  if wait ~= nil then given = limiter.joined(given, wait, 2) end
   if not is_shut(self, given) then return semaphore.acquire(self, given) end
   local options = type(given) == "table" and given or {}
   local held, why, wait_s = semaphore.acquire(self,
