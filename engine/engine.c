@@ -29,6 +29,7 @@
  */
 #include "change.h"
 #include "line.h"
+#include "wheel.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -150,6 +151,18 @@ static void leave(struct neap_engine *e, uint32_t name)
 	neap_roster_remove(&e->lines.line, line);
 }
 
+/* Behind 'next', who is asked now, stands one who is asked soon. In a long line his record and timer
+ * lie anywhere, and take as long to come as all the rest of a grant: fetch them meanwhile. */
+static void expect(struct neap_engine *e, uint32_t next)
+{
+	uint32_t behind = next ? waiter(e, next)->next : 0;
+	if (!behind)
+		return;
+	__builtin_prefetch(waiter(e, behind), 1);
+	__builtin_prefetch(&waiter(e, behind)->cost, 1);
+	neap_wheel_expect(e->wheel, behind - 1);
+}
+
 /* Ask the first line of a post, and the next when it is gone, until one has to wait here. */
 static void serve(struct neap_engine *e, uint32_t post, neap_ns at)
 {
@@ -169,6 +182,7 @@ static void serve(struct neap_engine *e, uint32_t post, neap_ns at)
 		if (when <= at)
 			when = neap_all_claim(all, w->cost, at, &term);
 		if (when <= at || when == neap_never) {
+			expect(e, w->next);
 			leave(e, name);
 			end(e, name, when <= at ? NEAP_GRANTED : NEAP_NEVER, at, term);
 		} else if (all->terms[term].limiter == p->key.of) {
@@ -323,8 +337,8 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 		return NEAP_OK;
 	}
 	struct neap_waiter *w = waiter(e, name);
-	for (int i = 0; i < NEAP_COSTS; i++)
-		w->cost[i] = r->cost[i];
+	for (uint32_t left = costs_in_use(r); left; left &= left - 1)
+		w->cost[neap_next_cost(left)] = r->cost[neap_next_cost(left)];
 	w->deadline = r->deadline;
 	w->state = WAITING;
 	e->stats.waiting++;

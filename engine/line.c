@@ -116,10 +116,12 @@ neap_sum neap_line_queued(const struct neap_line *line, int32_t term)
 /* What one waiter asks of the limiter before which its line stands. */
 static neap_sum asks(const struct neap_line *line, const struct neap_waiter *w)
 {
-	struct neap_line alone = {.key = line->key};
-	for (int i = 0; i < NEAP_COSTS; i++)
-		alone.queued[i] = w->cost[i];
-	return neap_line_queued(&alone, line->term);
+	const struct neap_all *all = neap_line_all(line);
+	const struct neap_limiter *l = all->terms[line->term].limiter;
+	neap_sum sum = 0;
+	for (int32_t i = line->term; i < all->count && all->terms[i].limiter == l; i++)
+		sum += (neap_sum)w->cost[all->terms[i].cost] * all->terms[i].multiplier;
+	return sum;
 }
 
 void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t term)
@@ -161,8 +163,8 @@ void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter)
 	}
 	l->tail = waiter;
 	l->count++;
-	for (int i = 0; i < NEAP_COSTS; i++)
-		l->queued[i] += w->cost[i];
+	for (uint32_t left = l->key.tag; left; left &= left - 1)
+		l->queued[neap_next_cost(left)] += w->cost[neap_next_cost(left)];
 	if (l->post) {
 		struct neap_post *p = neap_post_at(s, l->post);
 		p->queued += asks(l, w);
@@ -180,8 +182,11 @@ void neap_line_leave(struct neap_lines *s, uint32_t waiter)
 		p->queued -= asks(l, w);
 		p->waiting--;
 	}
-	for (int i = 0; i < NEAP_COSTS; i++)
+	for (uint32_t left = l->key.tag; left; left &= left - 1) {
+		int i = neap_next_cost(left);
 		l->queued[i] -= w->cost[i];
+		w->cost[i] = 0;
+	}
 	*(w->prev ? &neap_waiter_at(s, w->prev)->next : &l->head) = w->next;
 	*(w->next ? &neap_waiter_at(s, w->next)->prev : &l->tail) = w->prev;
 	l->count--;
@@ -207,6 +212,9 @@ static int check_line(const struct neap_lines *s, const struct neap_line *l)
 	uint32_t count = 0, prev = 0;
 	for (uint32_t n = l->head; n; prev = n, n = neap_waiter_at(s, n)->next) {
 		const struct neap_waiter *w = neap_waiter_at(s, n);
+		for (int i = 0; i < NEAP_COSTS; i++)
+			if ((w->cost[i] > 0) != (l->key.tag >> i & 1))
+				return NEAP_ECORRUPT;
 		if (w->prev != prev || neap_line_at(s, w->line) != l || count++ >= l->count ||
 		    w->arrival <= arrival)
 			return NEAP_ECORRUPT;

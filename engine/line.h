@@ -35,8 +35,8 @@ int neap_roster_check(const struct neap_roster *r);
 
 /* ---- lines ---- */
 
+/* What every step looks at comes first, so that one line of memory usually serves. */
 struct neap_waiter {
-	int64_t cost[NEAP_COSTS];
 	neap_ns deadline;       /* of a sleeper: when to wake; once ended: when that was */
 	uint64_t arrival;       /* counts up */
 	uint32_t next, prev;    /* in its line, oldest first; names are index + 1 */
@@ -44,6 +44,7 @@ struct neap_waiter {
 	uint32_t generation;
 	int16_t state;          /* see engine.c */
 	int16_t bound;
+	int64_t cost[NEAP_COSTS];   /* those its line's tag names; the others, and out of line, 0 */
 };
 
 struct neap_line {
@@ -101,6 +102,9 @@ void neap_line_step_back(struct neap_lines *s, uint32_t line);
 /* What the waiters of a line ask, together, of the limiter of term i. */
 neap_sum neap_line_queued(const struct neap_line *line, int32_t term);
 int neap_lines_check(const struct neap_lines *s);
+
+/* The costs in use that are left in 'tag', one by one: for (left = tag; left; left &= left - 1). */
+static inline int neap_next_cost(uint32_t left) { return __builtin_ctz(left); }
 
 static inline uint32_t neap_post_of(const struct neap_lines *s, const struct neap_limiter *l)
 {

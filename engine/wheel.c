@@ -28,7 +28,7 @@
  *   in level l, due >> width(l) lies in [frontier >> width(l), + 4096), so slots never mix rounds
  *   least(slot) <= due of every timer in it; a slot's bit is set exactly when it has timers
  */
-#include "neap.h"
+#include "wheel.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -319,6 +319,11 @@ void neap_wheel_set(struct neap_wheel *w, uint32_t id, neap_ns due)
 	neap_wheel_cancel(w, id);
 	place(w, id, due < neap_horizon ? due : neap_horizon);
 	w->count++;
+}
+
+void neap_wheel_expect(const struct neap_wheel *w, uint32_t id)
+{
+	__builtin_prefetch(&w->timer[id], 1);
 }
 
 int64_t neap_wheel_pop(struct neap_wheel *w, neap_ns now, neap_ns *due)

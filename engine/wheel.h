@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* wheel.h - what the wheel can do besides what neap.h says. Private to ring 1. */
+#ifndef NEAP_WHEEL_H
+#define NEAP_WHEEL_H
+
+#include "neap.h"
+
+/* Timer 'id' will be set soon: fetch its memory meanwhile. */
+void neap_wheel_expect(const struct neap_wheel *w, uint32_t id);
+
+#endif
