@@ -189,8 +189,11 @@ function host:acquire(given, wait)
       ok, why, wait_s = take(self, costs, held)
       if ok then return held end
     end
-    if FINAL[why] or not wait_s or not (wait_s > 0 and wait_s < huge) then return nil, why, wait_s end
-    if rt.now_ns() + limiter.ns_of(wait_s, "wait", 1) > deadline then return nil, "timeout", wait_s end
+    if FINAL[why] or not wait_s or not (wait_s > 0 and wait_s < huge) then
+      return nil, why, wait_s
+    elseif rt.now_ns() + limiter.ns_of(wait_s, "wait", 1) > deadline then
+      return nil, "timeout", wait_s
+    end
     if not rt.sleep(wait_s) then return nil, "cancelled" end
   end
 end

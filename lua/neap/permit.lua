@@ -124,4 +124,8 @@ function permit:settle(amount)
   return true
 end
 
+function permit:__tostring()
+  return ("permit of %s%s"):format(self.limiter.name, self.over and ", given back" or "")
+end
+
 return permit
