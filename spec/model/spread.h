@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* spread.h - counts what a wheel moves from a slot to finer ones: wheel.c, which prefetches the next
- * timer as it moves one, is compiled with this header put before it. */
+/* spread.h - counts what a wheel moves from a slot to finer ones: wheel.c, which prefetches the
+ * next timer as it moves one, is compiled with this header put before it. */
 #ifndef SPREAD_H
 #define SPREAD_H
 
