@@ -10,260 +10,20 @@
  *      advance ---> its time came, or a give did ---> ask again, at that very instant
  *                        | yes: completion, next head      | no: stand where it binds now
  *
- * Time is never skipped. Whatever call comes in at 'now', everything due before happens first, in
- * order, each at its own instant: a head whose token came 80 us ago is charged 80 us ago, so the
- * one behind it loses nothing by a late loop, and several grants may fall due in one call.
- *
- * A post is dirty when its first line must be asked again: its instant came, a permit came back,
- * or the one before it left. Dirty posts are a list, not a recursion, and the list is empty
- * between calls. A line's record and a post for it are reserved when the line begins, so no
- * grant, move or cancel can fail.
- *
- * A ticket is generation << 24 | index. A waiter's record is its own from acquire to drain, so
- * there is always room for its completion.
+ * Time is a parameter of every verb: each begins by letting all that was due happen (turn.c), so
+ * it finds the world as it is at 'now'. Who waits is in lines (line.c), by tickets (ticket.c).
  *
  * Invariants, between calls:
  *   every waiting ticket is in a line; every line's head stands at a post of one of its terms
  *   a timer is set to the lesser of its waiter's deadline and, for the first at a post, its due
  *   nothing due up to 'at' is left undone
  */
-#include "change.h"
-#include "line.h"
-#include "wheel.h"
+#include "engine.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-enum { FREE, WAITING, SLEEPING, ENDED };   /* ENDED + status once it has */
-
-enum { INDEX_BITS = 24, GENERATIONS = 1 << 29 };
-
-struct neap_engine {
-	struct neap_lines lines;
-	struct neap_wheel *wheel;
-	neap_ns at;                 /* all that was due up to here has happened */
-	uint64_t arrivals;
-	uint32_t waiters_max;
-	uint32_t untouched;         /* records from here on were never used */
-	uint32_t free;              /* list, by next */
-	uint32_t ended, ended_last; /* list, by next, in the order it happened */
-	uint32_t dirty;             /* list of posts */
-	struct neap_engine_stats stats;
-};
-
-static struct neap_waiter *waiter(struct neap_engine *e, uint32_t name)
-{
-	return neap_waiter_at(&e->lines, name);
-}
-
-/* ---- tickets ---- */
-
-static int64_t ticket_of(struct neap_engine *e, uint32_t name)
-{
-	return (int64_t)waiter(e, name)->generation << INDEX_BITS | (name - 1);
-}
-
-static uint32_t enlist(struct neap_engine *e)
-{
-	uint32_t name = e->free;
-	if (name)
-		e->free = waiter(e, name)->next;
-	else if (e->untouched < e->waiters_max)
-		name = ++e->untouched;
-	else
-		return 0;
-	struct neap_waiter *w = waiter(e, name);
-	w->generation = w->generation % (GENERATIONS - 1) + 1;
-	w->arrival = ++e->arrivals;
-	w->next = w->prev = w->line = 0;
-	return name;
-}
-
-static void end(struct neap_engine *e, uint32_t name, int status, neap_ns at, int32_t bound)
-{
-	struct neap_waiter *w = waiter(e, name);
-	neap_wheel_cancel(e->wheel, name - 1);
-	w->state = (int16_t)(ENDED + status);
-	w->bound = (int16_t)bound;
-	w->deadline = at;
-	w->next = 0;
-	*(e->ended ? &waiter(e, e->ended_last)->next : &e->ended) = name;
-	e->ended_last = name;
-	e->stats.completed++;
-	e->stats.granted += status == NEAP_GRANTED;
-}
-
-/* ---- posts ---- */
-
-/* Set the timer to what this waiter is to be looked at for next. */
-static void arm(struct neap_engine *e, uint32_t name)
-{
-	const struct neap_waiter *w = waiter(e, name);
-	const struct neap_line *l = neap_line_at(&e->lines, w->line);
-	const struct neap_post *p = neap_post_at(&e->lines, l->post);
-	neap_ns due = w->deadline;
-	if (l->head == name && p->first == w->line && p->due < due)
-		due = p->due;
-	if (due < neap_on_give)
-		neap_wheel_set(e->wheel, name - 1, due);
-	else
-		neap_wheel_cancel(e->wheel, name - 1);
-}
-
-static void mark(struct neap_engine *e, uint32_t post)
-{
-	struct neap_post *p = neap_post_at(&e->lines, post);
-	if (p->dirty)
-		return;
-	p->dirty = 1;
-	p->next_dirty = e->dirty;
-	e->dirty = post;
-}
-
-/* Let a line stand before the limiter of its 'term'. 1 when it is first there. */
-static int stand(struct neap_engine *e, uint32_t line, int32_t term)
-{
-	const struct neap_all *all = neap_line_all(neap_line_at(&e->lines, line));
-	const struct neap_limiter *limiter = all->terms[term].limiter;
-	uint32_t post = neap_post_of(&e->lines, limiter);
-	if (!post)
-		post = neap_roster_add(&e->lines.post, limiter, 0);
-	struct neap_post *p = neap_post_at(&e->lines, post);
-	uint32_t was_first = p->first;
-	neap_line_stand(&e->lines, line, post, term);
-	if (p->first != line)
-		return 0;
-	p->due = neap_on_give;
-	if (was_first)
-		arm(e, neap_line_at(&e->lines, was_first)->head);   /* its deadline alone */
-	return 1;
-}
-
-/* Take a waiter out of its line, and the line away when it was the last. */
-static void leave(struct neap_engine *e, uint32_t name)
-{
-	uint32_t line = waiter(e, name)->line;
-	neap_line_leave(&e->lines, name);
-	e->stats.waiting--;
-	if (neap_line_at(&e->lines, line)->count)
-		return;
-	neap_line_step_back(&e->lines, line);
-	neap_roster_remove(&e->lines.line, line);
-}
-
-/* Behind 'next', who is asked now, stands one who is asked soon. In a long line his record and timer
- * lie anywhere, and take as long to come as all the rest of a grant: fetch them meanwhile. */
-static void expect(struct neap_engine *e, uint32_t next)
-{
-	uint32_t behind = next ? waiter(e, next)->next : 0;
-	if (!behind)
-		return;
-	__builtin_prefetch(waiter(e, behind), 1);
-	__builtin_prefetch(&waiter(e, behind)->cost, 1);
-	neap_wheel_expect(e->wheel, behind - 1);
-}
-
-/* Ask the first line of a post, and the next when it is gone, until one has to wait here. */
-static void serve(struct neap_engine *e, uint32_t post, neap_ns at)
-{
-	for (;;) {
-		struct neap_post *p = neap_post_at(&e->lines, post);
-		if (!p->first) {
-			neap_roster_remove(&e->lines.post, post);
-			return;
-		}
-		uint32_t line = p->first;
-		const struct neap_line *l = neap_line_at(&e->lines, line);
-		const struct neap_all *all = neap_line_all(l);
-		uint32_t name = l->head;
-		const struct neap_waiter *w = waiter(e, name);
-		int32_t term;
-		neap_ns when = neap_lines_decide(&e->lines, all, w->cost, w->arrival, at, &term);
-		if (when <= at)
-			when = neap_all_claim(all, w->cost, at, &term);
-		if (when <= at || when == neap_never) {
-			expect(e, w->next);
-			leave(e, name);
-			end(e, name, when <= at ? NEAP_GRANTED : NEAP_NEVER, at, term);
-		} else if (all->terms[term].limiter == p->key.of) {
-			p->due = when;
-			arm(e, name);
-			return;
-		} else {
-			neap_line_step_back(&e->lines, line);
-			int first = stand(e, line, term);
-			arm(e, name);
-			if (first)
-				mark(e, neap_line_at(&e->lines, line)->post);
-		}
-	}
-}
-
-static void settle_down(struct neap_engine *e)
-{
-	while (e->dirty) {
-		uint32_t post = e->dirty;
-		struct neap_post *p = neap_post_at(&e->lines, post);
-		e->dirty = p->next_dirty;
-		p->dirty = 0;
-		e->stats.wakeups++;
-		serve(e, post, e->at);
-	}
-}
-
-/* End one who waits otherwise than by a grant. */
-static void drop(struct neap_engine *e, uint32_t name, int status)
-{
-	uint32_t line = waiter(e, name)->line;
-	const struct neap_line *l = neap_line_at(&e->lines, line);
-	uint32_t post = l->post;
-	int32_t term = l->term;
-	int was_asked = l->head == name && neap_post_at(&e->lines, post)->first == line;
-	leave(e, name);
-	end(e, name, status, e->at, status == NEAP_TIMEOUT ? term : -1);
-	if (was_asked)
-		mark(e, post);
-	settle_down(e);
-}
-
-/* ---- time ---- */
-
-static void came_due(struct neap_engine *e, uint32_t name)
-{
-	struct neap_waiter *w = waiter(e, name);
-	if (w->state == SLEEPING) {
-		e->stats.sleeping--;
-		end(e, name, NEAP_WOKEN, e->at, -1);
-		return;
-	}
-	const struct neap_line *l = neap_line_at(&e->lines, w->line);
-	const struct neap_post *p = neap_post_at(&e->lines, l->post);
-	if (l->head == name && p->first == w->line && p->due <= e->at) {
-		mark(e, l->post);
-		settle_down(e);
-	}
-	if (w->state == WAITING && w->deadline <= e->at)
-		drop(e, name, NEAP_TIMEOUT);
-}
-
-/* Let all that is due by 'now' happen. Answers the engine's now. */
-static neap_ns catch_up(struct neap_engine *e, neap_ns now)
-{
-	assert(now >= 0 && now < neap_horizon);
-	neap_ns due;
-	int64_t id;
-	if (now < e->at)
-		now = e->at;
-	while (neap_wheel_count(e->wheel) && (id = neap_wheel_pop(e->wheel, now, &due)) >= 0) {
-		if (due > e->at)
-			e->at = due;
-		came_due(e, (uint32_t)id + 1);
-	}
-	e->at = now;
-	return now;
-}
-
-/* ---- the verbs ---- */
+enum { WAITERS_MOST = 1 << 24 };   /* what a ticket's index has room for */
 
 static uint32_t costs_in_use(const struct neap_request *r)
 {
@@ -293,28 +53,17 @@ static void ask(struct neap_engine *e, const struct neap_request *r, struct neap
 void neap_engine_peek(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 		      struct neap_answer *a)
 {
-	catch_up(e, now);
+	neap_turn_to(e, now);
 	ask(e, r, a);
 }
 
 void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 		     struct neap_answer *a)
 {
-	catch_up(e, now);
+	neap_turn_to(e, now);
 	do
 		ask(e, r, a);   /* again when another thread was faster */
 	while (a->status == NEAP_GRANTED && neap_all_take(r->all, r->cost, e->at, NULL) > e->at);
-}
-
-/* A line of one, standing where it binds. */
-static void begin(struct neap_engine *e, const struct neap_request *r, uint32_t name)
-{
-	int32_t term;
-	neap_ns when = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &term);
-	uint32_t line = neap_roster_add(&e->lines.line, r->all, costs_in_use(r));
-	neap_line_join(&e->lines, line, name);
-	if (stand(e, line, term))
-		neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
 }
 
 int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, neap_ns now,
@@ -331,7 +80,7 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 	if (!line && (neap_roster_reserve(&e->lines.line, e->lines.line.count + 1) ||
 		      neap_roster_reserve(&e->lines.post, e->lines.line.count + 2)))
 		return NEAP_ENOMEM;
-	uint32_t name = enlist(e);
+	uint32_t name = neap_ticket_begin(e);
 	if (!name) {
 		a->status = NEAP_QUEUE_FULL;
 		return NEAP_OK;
@@ -345,17 +94,17 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 	if (line)
 		neap_line_join(&e->lines, line, name);
 	else
-		begin(e, r, name);
-	arm(e, name);
+		neap_turn_begin_line(e, r, costs_in_use(r), name);
+	neap_turn_arm(e, name);
 	a->status = NEAP_WAITING;
-	a->ticket = ticket_of(e, name);
+	a->ticket = neap_ticket_of(e, name);
 	return NEAP_OK;
 }
 
 int64_t neap_engine_sleep(struct neap_engine *e, neap_ns until, neap_ns now)
 {
-	catch_up(e, now);
-	uint32_t name = enlist(e);
+	neap_turn_to(e, now);
+	uint32_t name = neap_ticket_begin(e);
 	if (!name)
 		return 0;
 	struct neap_waiter *w = waiter(e, name);
@@ -363,45 +112,36 @@ int64_t neap_engine_sleep(struct neap_engine *e, neap_ns until, neap_ns now)
 	w->state = SLEEPING;
 	e->stats.sleeping++;
 	neap_wheel_set(e->wheel, name - 1, until > 0 ? until : 0);
-	return ticket_of(e, name);
+	return neap_ticket_of(e, name);
 }
 
 int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now)
 {
-	catch_up(e, now);
-	uint32_t name = ((uint32_t)ticket & ((1 << INDEX_BITS) - 1)) + 1;
-	if (ticket <= 0 || name > e->untouched || ticket != ticket_of(e, name))
-		return 0;
-	switch (waiter(e, name)->state) {
+	neap_turn_to(e, now);
+	uint32_t name = neap_ticket_find(e, ticket);
+	switch (name ? waiter(e, name)->state : FREE) {
 	case WAITING:
-		drop(e, name, NEAP_CANCELLED);
+		neap_turn_drop(e, name, NEAP_CANCELLED);
 		return 1;
 	case SLEEPING:
 		e->stats.sleeping--;
-		end(e, name, NEAP_CANCELLED, e->at, -1);
+		neap_ticket_end(e, name, NEAP_CANCELLED, -1);
 		return 1;
 	}
 	return 0;
 }
 
-static void ask_waiters(struct neap_engine *e, const struct neap_limiter *l)
-{
-	uint32_t post = neap_post_of(&e->lines, l);
-	if (post)
-		mark(e, post);
-}
-
 static void ask_all_waiters(struct neap_engine *e, const struct neap_all *all)
 {
 	for (int32_t i = 0; i < all->count; i++)
-		ask_waiters(e, all->terms[i].limiter);
-	settle_down(e);
+		neap_turn_ask_anew(e, all->terms[i].limiter);
+	neap_turn_settle(e);
 }
 
 void neap_engine_give(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
 		      int outcome, neap_ns now)
 {
-	now = catch_up(e, now);
+	now = neap_turn_to(e, now);
 	neap_all_give(all, cost, outcome, now);
 	ask_all_waiters(e, all);
 }
@@ -409,48 +149,31 @@ void neap_engine_give(struct neap_engine *e, const struct neap_all *all, const i
 void neap_engine_settle(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
 			const int64_t *used, neap_ns at, neap_ns now)
 {
-	now = catch_up(e, now);
+	now = neap_turn_to(e, now);
 	neap_all_settle(all, cost, used, at, now);
 	ask_all_waiters(e, all);
 }
 
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now)
 {
-	catch_up(e, now);
-	ask_waiters(e, l);
-	settle_down(e);
+	neap_turn_to(e, now);
+	neap_turn_ask_anew(e, l);
+	neap_turn_settle(e);
 }
 
 int64_t neap_engine_advance(struct neap_engine *e, neap_ns now)
 {
-	catch_up(e, now);
+	neap_turn_to(e, now);
 	return e->stats.completed;
 }
 
 neap_ns neap_engine_next_due(struct neap_engine *e) { return neap_wheel_next(e->wheel); }
 
-int64_t neap_engine_drain(struct neap_engine *e, struct neap_completion *out, int64_t max)
-{
-	int64_t n = 0;
-	for (; n < max && e->ended; n++) {
-		uint32_t name = e->ended;
-		struct neap_waiter *w = waiter(e, name);
-		out[n] = (struct neap_completion){ticket_of(e, name), w->deadline, w->state - ENDED,
-						  w->bound};
-		e->ended = w->next;
-		w->state = FREE;
-		w->next = e->free;
-		e->free = name;
-	}
-	e->stats.completed -= n;
-	return n;
-}
-
 /* ---- life and proof ---- */
 
 struct neap_engine *neap_engine_open(uint32_t waiters_max, neap_ns now)
 {
-	assert(waiters_max >= 1 && waiters_max <= 1 << INDEX_BITS && now >= 0);
+	assert(waiters_max >= 1 && waiters_max <= WAITERS_MOST && now >= 0);
 	struct neap_engine *e = calloc(1, sizeof *e);
 	if (!e)
 		return NULL;

@@ -42,7 +42,8 @@ struct neap_waiter {
 	uint32_t next, prev;    /* in its line, oldest first; names are index + 1 */
 	uint32_t line;
 	uint32_t generation;
-	int16_t state;          /* see engine.c */
+	uint32_t next_due;      /* of those due at one instant, see turn.c */
+	int16_t state;          /* see engine.h */
 	int16_t bound;
 	int64_t cost[NEAP_COSTS];   /* those its line's tag names; the others, and out of line, 0 */
 };
@@ -54,16 +55,18 @@ struct neap_line {
 	uint32_t head, tail, count;
 	uint32_t post;                  /* where it stands; 0 nowhere */
 	int32_t term;                   /* by which of its terms */
+	int32_t alone;                  /* 1: it asks no other limiter, so it stays there */
 	uint32_t child, sibling, back;  /* in the post's heap */
 };
 
 struct neap_post {
 	struct neap_key key;    /* of: the limiter */
-	neap_sum queued;        /* what the waiters of all lines standing here ask of it */
+	neap_sum queued;        /* what the waiters of lines that ask it alone ask of it */
 	neap_ns due;            /* when its first line is asked again; neap_on_give */
 	int64_t waiting;        /* waiters in the lines standing here */
 	uint32_t first;         /* the line whose head came first: root of the heap */
-	uint32_t next_dirty;    /* see engine.c */
+	uint64_t rank;          /* these three: see turn.c */
+	uint32_t next_dirty;
 	uint32_t dirty;
 };
 

@@ -326,16 +326,23 @@ void neap_wheel_expect(const struct neap_wheel *w, uint32_t id)
 	__builtin_prefetch(&w->timer[id], 1);
 }
 
+int64_t neap_wheel_pop_more(struct neap_wheel *w, neap_ns due)
+{
+	if (!w->in_heap || w->timer[w->heap[0]].due > due)
+		return -1;
+	uint32_t id = w->heap[0];
+	heap_remove(w, 0);
+	w->timer[id].prev = 0;
+	w->count--;
+	return id;
+}
+
 int64_t neap_wheel_pop(struct neap_wheel *w, neap_ns now, neap_ns *due)
 {
 	do {
-		uint32_t id = w->in_heap ? w->heap[0] : 0;
-		if (w->in_heap && w->timer[id].due <= now) {
-			*due = w->timer[id].due;
-			heap_remove(w, 0);
-			w->timer[id].prev = 0;
-			w->count--;
-			return id;
+		if (w->in_heap && w->timer[w->heap[0]].due <= now) {
+			*due = w->timer[w->heap[0]].due;
+			return neap_wheel_pop_more(w, now);
 		}
 	} while (w->frontier <= now && pull(w, now));
 	if (w->frontier <= now >> FINEST << FINEST)

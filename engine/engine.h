@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* engine.h - inside the engine. Private to ring 1: ticket.c, turn.c and engine.c share it. */
+#ifndef NEAP_ENGINE_H
+#define NEAP_ENGINE_H
+
+#include "line.h"
+
+/* What a waiter's record is in. ENDED + status once it has ended. */
+enum { FREE, WAITING, SLEEPING, ENDED };
+
+struct neap_engine {
+	struct neap_lines lines;
+	struct neap_wheel *wheel;
+	neap_ns at;                 /* all that was due up to here has happened */
+	uint64_t arrivals;
+	uint32_t waiters_max;
+	uint32_t untouched;         /* records from here on were never used */
+	uint32_t free;              /* list, by next */
+	uint32_t ended, ended_last; /* list, by next, in the order it happened */
+	uint32_t dirty, dirty_last; /* list of posts, eldest head first */
+	struct neap_engine_stats stats;
+};
+
+static inline struct neap_waiter *waiter(struct neap_engine *e, uint32_t name)
+{
+	return neap_waiter_at(&e->lines, name);
+}
+
+/* ---- ticket.c ---- */
+
+/* A record to fill, or 0 when all are taken. */
+uint32_t neap_ticket_begin(struct neap_engine *e);
+int64_t neap_ticket_of(struct neap_engine *e, uint32_t name);
+/* Whose ticket it is, ended or not, until it is drained; 0 for one that is unknown. */
+uint32_t neap_ticket_find(struct neap_engine *e, int64_t ticket);
+/* Make a completion of it, now. It stands in no line any more. */
+void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound);
+
+/* ---- turn.c ---- */
+
+/* Let all that is due by 'now' happen. Answers the engine's now. */
+neap_ns neap_turn_to(struct neap_engine *e, neap_ns now);
+/* A line of one, where it binds. There is room for both records. */
+void neap_turn_begin_line(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
+			  uint32_t name);
+/* Set a waiter's timer to what it is to be looked at for next. */
+void neap_turn_arm(struct neap_engine *e, uint32_t name);
+/* Whoever stands before this limiter is to be asked anew, when _settle comes. */
+void neap_turn_ask_anew(struct neap_engine *e, const struct neap_limiter *l);
+void neap_turn_settle(struct neap_engine *e);
+/* End one who waits otherwise than by a grant. */
+void neap_turn_drop(struct neap_engine *e, uint32_t name, int status);
+
+#endif

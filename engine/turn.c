@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT */
+/* turn.c - time passes, and heads are asked.
+ *
+ * Time is never skipped. Whatever call comes in at 'now', everything due before happens first, in
+ * order, each at its own instant: a head whose token came 80 us ago is charged 80 us ago, so the
+ * one behind it loses nothing by a late loop, and several grants may fall due in one call.
+ *
+ * What falls due at one and the same instant happens in the order of arrival: first those who may
+ * go are asked, the eldest first; then sleepers wake, and those whose deadline this is give up. So
+ * a grant at the very deadline is a grant.
+ *
+ * A post is dirty when its first line must be asked again: its instant came, a permit came back,
+ * or the one before it left. Dirty posts are a list, not a recursion, and the list is empty
+ * between calls. A line's record and a post for it are reserved when the line begins, so no
+ * grant, move or cancel can fail.
+ */
+#include "engine.h"
+#include "change.h"
+#include "wheel.h"
+
+#include <assert.h>
+
+/* ---- posts ---- */
+
+void neap_turn_arm(struct neap_engine *e, uint32_t name)
+{
+	const struct neap_waiter *w = waiter(e, name);
+	const struct neap_line *l = neap_line_at(&e->lines, w->line);
+	const struct neap_post *p = neap_post_at(&e->lines, l->post);
+	neap_ns due = w->deadline;
+	if (l->head == name && p->first == w->line && p->due < due)
+		due = p->due;
+	if (due < neap_on_give)
+		neap_wheel_set(e->wheel, name - 1, due);
+	else
+		neap_wheel_cancel(e->wheel, name - 1);
+}
+
+/* Into the list, by rank. Ranks mostly come in order, so the end is tried first. */
+static void mark(struct neap_engine *e, uint32_t post)
+{
+	struct neap_post *p = neap_post_at(&e->lines, post);
+	if (p->dirty)
+		return;
+	p->dirty = 1;
+	p->rank = p->first ? neap_line_at(&e->lines, p->first)->arrival : 0;
+	uint32_t *link = &e->dirty;
+	if (*link && neap_post_at(&e->lines, e->dirty_last)->rank <= p->rank)
+		link = &neap_post_at(&e->lines, e->dirty_last)->next_dirty;
+	while (*link && neap_post_at(&e->lines, *link)->rank <= p->rank)
+		link = &neap_post_at(&e->lines, *link)->next_dirty;
+	p->next_dirty = *link;
+	*link = post;
+	if (!p->next_dirty)
+		e->dirty_last = post;
+}
+
+/* Let a line stand before the limiter of its 'term'. 1 when it is first there. */
+static int stand(struct neap_engine *e, uint32_t line, int32_t term)
+{
+	const struct neap_all *all = neap_line_all(neap_line_at(&e->lines, line));
+	const struct neap_limiter *limiter = all->terms[term].limiter;
+	uint32_t post = neap_post_of(&e->lines, limiter);
+	if (!post)
+		post = neap_roster_add(&e->lines.post, limiter, 0);
+	struct neap_post *p = neap_post_at(&e->lines, post);
+	uint32_t was_first = p->first;
+	neap_line_stand(&e->lines, line, post, term);
+	if (p->first != line)
+		return 0;
+	p->due = neap_on_give;
+	if (was_first)
+		neap_turn_arm(e, neap_line_at(&e->lines, was_first)->head);   /* its deadline alone */
+	return 1;
+}
+
+void neap_turn_begin_line(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
+			  uint32_t name)
+{
+	int32_t term;
+	neap_ns when = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &term);
+	uint32_t line = neap_roster_add(&e->lines.line, r->all, tag);
+	neap_line_join(&e->lines, line, name);
+	if (stand(e, line, term))
+		neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
+}
+
+/* Take a waiter out of its line, and the line away when it was the last. */
+static void leave(struct neap_engine *e, uint32_t name)
+{
+	uint32_t line = waiter(e, name)->line;
+	neap_line_leave(&e->lines, name);
+	e->stats.waiting--;
+	if (neap_line_at(&e->lines, line)->count)
+		return;
+	neap_line_step_back(&e->lines, line);
+	neap_roster_remove(&e->lines.line, line);
+}
+
+/* Behind 'next', who is asked now, stands one who is asked soon. In a long line its record and
+ * timer lie anywhere, and take as long to come as all the rest of a grant: fetch them meanwhile. */
+static void expect(struct neap_engine *e, uint32_t next)
+{
+	uint32_t behind = next ? waiter(e, next)->next : 0;
+	if (!behind)
+		return;
+	__builtin_prefetch(waiter(e, behind), 1);
+	__builtin_prefetch(&waiter(e, behind)->cost, 1);
+	neap_wheel_expect(e->wheel, behind - 1);
+}
+
+/* Ask the first line of a post, and the next when it is gone, until one has to wait here. */
+static void serve(struct neap_engine *e, uint32_t post)
+{
+	neap_ns at = e->at;
+	for (;;) {
+		struct neap_post *p = neap_post_at(&e->lines, post);
+		if (!p->first) {
+			neap_roster_remove(&e->lines.post, post);
+			return;
+		}
+		uint32_t line = p->first;
+		const struct neap_line *l = neap_line_at(&e->lines, line);
+		const struct neap_all *all = neap_line_all(l);
+		uint32_t name = l->head;
+		const struct neap_waiter *w = waiter(e, name);
+		int32_t term;
+		neap_ns when = neap_lines_decide(&e->lines, all, w->cost, w->arrival, at, &term);
+		if (when <= at)
+			when = neap_all_claim(all, w->cost, at, &term);
+		if (when <= at || when == neap_never) {
+			expect(e, w->next);
+			leave(e, name);
+			neap_ticket_end(e, name, when <= at ? NEAP_GRANTED : NEAP_NEVER, term);
+		} else if (all->terms[term].limiter == p->key.of) {
+			p->due = when;
+			neap_turn_arm(e, name);
+			return;
+		} else {
+			neap_line_step_back(&e->lines, line);
+			int first = stand(e, line, term);
+			neap_turn_arm(e, name);
+			if (first)
+				mark(e, neap_line_at(&e->lines, line)->post);
+		}
+	}
+}
+
+void neap_turn_ask_anew(struct neap_engine *e, const struct neap_limiter *l)
+{
+	uint32_t post = neap_post_of(&e->lines, l);
+	if (post)
+		mark(e, post);
+}
+
+void neap_turn_settle(struct neap_engine *e)
+{
+	while (e->dirty) {
+		uint32_t post = e->dirty;
+		struct neap_post *p = neap_post_at(&e->lines, post);
+		e->dirty = p->next_dirty;
+		p->dirty = 0;
+		e->stats.wakeups++;
+		serve(e, post);
+	}
+}
+
+void neap_turn_drop(struct neap_engine *e, uint32_t name, int status)
+{
+	uint32_t line = waiter(e, name)->line;
+	const struct neap_line *l = neap_line_at(&e->lines, line);
+	uint32_t post = l->post;
+	int32_t term = l->term;
+	int was_asked = l->head == name && neap_post_at(&e->lines, post)->first == line;
+	leave(e, name);
+	neap_ticket_end(e, name, status, status == NEAP_TIMEOUT ? term : -1);
+	if (was_asked)
+		mark(e, post);
+	neap_turn_settle(e);
+}
+
+/* ---- time ---- */
+
+/* Two lists in order of arrival, as one. */
+static uint32_t merged(struct neap_engine *e, uint32_t a, uint32_t b)
+{
+	uint32_t list, *end = &list;
+	while (a && b) {
+		uint32_t *first = waiter(e, a)->arrival < waiter(e, b)->arrival ? &a : &b;
+		*end = *first;
+		end = &waiter(e, *first)->next_due;
+		*first = *end;
+	}
+	*end = a ? a : b;
+	return list;
+}
+
+/* A list by next_due, sorted by arrival: runs of 1, 2, 4, … are merged as they come. */
+static uint32_t by_arrival(struct neap_engine *e, uint32_t list)
+{
+	uint32_t run[32] = {0};
+	while (list) {
+		uint32_t one = list, i = 0;
+		list = waiter(e, one)->next_due;
+		waiter(e, one)->next_due = 0;
+		for (; run[i]; i++) {
+			one = merged(e, run[i], one);
+			run[i] = 0;
+		}
+		run[i] = one;
+	}
+	for (int i = 0; i < 32; i++)
+		list = merged(e, run[i], list);
+	return list;
+}
+
+/* All whose timers are due at this instant, in order of arrival. */
+static void happen(struct neap_engine *e, uint32_t all)
+{
+	for (uint32_t n = all; n; n = waiter(e, n)->next_due) {
+		const struct neap_waiter *w = waiter(e, n);
+		if (w->state == SLEEPING)
+			continue;
+		const struct neap_line *l = neap_line_at(&e->lines, w->line);
+		const struct neap_post *p = neap_post_at(&e->lines, l->post);
+		if (l->head == n && p->first == w->line && p->due <= e->at)
+			mark(e, l->post);
+	}
+	neap_turn_settle(e);
+	for (uint32_t n = all; n; n = waiter(e, n)->next_due) {
+		const struct neap_waiter *w = waiter(e, n);
+		if (w->state == SLEEPING) {
+			e->stats.sleeping--;
+			neap_ticket_end(e, n, NEAP_WOKEN, -1);
+		} else if (w->state == WAITING && w->deadline <= e->at) {
+			neap_turn_drop(e, n, NEAP_TIMEOUT);
+		}
+	}
+}
+
+neap_ns neap_turn_to(struct neap_engine *e, neap_ns now)
+{
+	assert(now >= 0 && now < neap_horizon);
+	neap_ns due;
+	int64_t id;
+	if (now < e->at)
+		now = e->at;
+	while (neap_wheel_count(e->wheel) && (id = neap_wheel_pop(e->wheel, now, &due)) >= 0) {
+		if (due > e->at)
+			e->at = due;
+		uint32_t all = 0, count = 0;
+		for (; id >= 0; id = neap_wheel_pop_more(e->wheel, due), count++) {
+			waiter(e, (uint32_t)id + 1)->next_due = all;
+			all = (uint32_t)id + 1;
+		}
+		happen(e, count > 1 ? by_arrival(e, all) : all);
+	}
+	e->at = now;
+	return now;
+}
