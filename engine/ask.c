@@ -5,10 +5,11 @@
  *          newcomer: when do all my terms conform, and does somebody who arrived before me stand
  *          before one of them? An elder at a limiter is never overtaken there. One who waits
  *          elsewhere is: waiting holds no token that another could use.
- * predict  How long at least, if I join now? Those who stand before me at a limiter, and the rest
- *          of my own line, go first, as early as they can. Whoever stands at another post is not
- *          counted: it may or may not come here. So the instant is exact for a line on one rate,
- *          and otherwise never later than the truth, unless someone before me gives up.
+ * predict  How long at least, if I join now? Only what is certain counts: my own line goes first,
+ *          and before a limiter so do the lines that ask it alone, all as early as they can; and
+ *          the first there has been told when. A line that asks others, too, may move on to one
+ *          of them with its next head and let me pass. So the instant is exact for a line on one
+ *          rate, and otherwise never later than the truth, unless someone before me gives up.
  */
 #include "change.h"
 #include "line.h"
@@ -54,13 +55,13 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_request
 		const struct neap_post *p = post ? neap_post_at(s, post) : NULL;
 		neap_sum queued = p ? p->queued : 0;
 		int64_t waiting = p ? p->waiting : 0;
-		if (l && l->post != post) {
+		if (l && !l->alone)
 			queued += neap_line_queued(l, i);
+		if (l && l->post != post)
 			waiting += l->count;
-		}
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
 		neap_ns at = neap_limiter_after(limiter, before, c, now);
-		if (p && p->due < neap_on_give && at < p->due)
+		if (p && at < p->due)
 			at = p->due;
 		if (waiting > *ahead)
 			*ahead = waiting;

@@ -124,6 +124,17 @@ static neap_sum asks(const struct neap_line *line, const struct neap_waiter *w)
 	return sum;
 }
 
+/* Do the costs in use ask the limiter of 'term' alone? */
+static int32_t asks_alone(const struct neap_line *line, int32_t term)
+{
+	const struct neap_all *all = neap_line_all(line);
+	for (int32_t i = 0; i < all->count; i++)
+		if (all->terms[i].limiter != all->terms[term].limiter &&
+		    line->key.tag >> all->terms[i].cost & 1)
+			return 0;
+	return 1;
+}
+
 void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t term)
 {
 	struct neap_line *l = neap_line_at(s, line);
@@ -131,8 +142,9 @@ void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t
 	assert(l->count && !l->post && neap_line_all(l)->terms[term].limiter == p->key.of);
 	l->post = post;
 	l->term = term;
+	l->alone = asks_alone(l, term);
 	heap_add(s, p, line);
-	p->queued += neap_line_queued(l, term);
+	p->queued += l->alone ? neap_line_queued(l, term) : 0;
 	p->waiting += l->count;
 }
 
@@ -141,7 +153,7 @@ void neap_line_step_back(struct neap_lines *s, uint32_t line)
 	struct neap_line *l = neap_line_at(s, line);
 	struct neap_post *p = neap_post_at(s, l->post);
 	heap_remove(s, p, line);
-	p->queued -= neap_line_queued(l, l->term);
+	p->queued -= l->alone ? neap_line_queued(l, l->term) : 0;
 	p->waiting -= l->count;
 	l->post = 0;
 }
@@ -167,7 +179,7 @@ void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter)
 		l->queued[neap_next_cost(left)] += w->cost[neap_next_cost(left)];
 	if (l->post) {
 		struct neap_post *p = neap_post_at(s, l->post);
-		p->queued += asks(l, w);
+		p->queued += l->alone ? asks(l, w) : 0;
 		p->waiting++;
 	}
 }
@@ -179,7 +191,7 @@ void neap_line_leave(struct neap_lines *s, uint32_t waiter)
 	struct neap_post *p = l->post ? neap_post_at(s, l->post) : NULL;
 	int was_head = l->head == waiter;
 	if (p) {
-		p->queued -= asks(l, w);
+		p->queued -= l->alone ? asks(l, w) : 0;
 		p->waiting--;
 	}
 	for (uint32_t left = l->key.tag; left; left &= left - 1) {
@@ -257,7 +269,9 @@ int neap_lines_check(const struct neap_lines *s)
 			const struct neap_line *l = neap_line_at(s, i);
 			if (!l->key.of || l->post != n)
 				continue;
-			queued += neap_line_queued(l, l->term);
+			queued += l->alone ? neap_line_queued(l, l->term) : 0;
+			if (l->alone != asks_alone(l, l->term))
+				return NEAP_ECORRUPT;
 			waiting += l->count;
 			eldest = l->arrival < eldest ? l->arrival : eldest;
 		}
