@@ -3,8 +3,8 @@
  *
  * On the machine's clock, threads take from one rate as fast as they can for NEAP_SECONDS: what
  * all of them get is at most burst + rate * time, and at least 99.9 % of it. The burst holds
- * 100 ms, for a machine that has other things to do. On a clock that they share as well, a counter that each
- * of them moves, nothing is lost to the machine, so there the burst may be small.
+ * 100 ms, for a machine that has other things to do. On a clock that they share as well, a
+ * counter that each of them moves, nothing is lost to the machine: there the burst may be small.
  *
  * With all-of, races are lost all the time. Afterwards the sums are exact, and while permits are
  * held, a second count, kept by the holders themselves, never passes the limit.

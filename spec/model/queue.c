@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/* queue.c - the rules of waiting, without anything that makes them fast.
+ *
+ * One array of people in order of arrival, searched from the front for every question. The rules,
+ * as line.c and engine.c state them:
+ *
+ *   Those who ask one all for the same kinds of cost are a line; its head is the eldest of them.
+ *   A head stands before the limiter that held it up when it was last asked.
+ *   Nobody passes a limiter while somebody who arrived before him stands there.
+ *   The eldest head before a limiter is asked at the instant it was told, and when a permit or a
+ *   refund comes, or the one before it is gone.
+ *   At one instant the heads that are to be asked are asked first, the eldest before the others;
+ *   then sleepers wake and those whose deadline it is give up, in order of arrival.
+ */
+#include "queue.h"
+
+#include <string.h>
+
+/* ---- worlds ---- */
+
+void world_copy(struct world *to, const struct world *from)
+{
+	memcpy(to, from, sizeof *to);
+	for (int i = 0; i < QUEUE_LIMITERS; i++)
+		if (to->limiter[i].kind == NEAP_WINDOW)
+			to->limiter[i].as.window.log = to->log[i];
+	for (int a = 0; a < QUEUE_ALLS; a++) {
+		to->all[a].terms = to->term[a];
+		for (int t = 0; t < to->all[a].count; t++)
+			to->term[a][t].limiter = &to->limiter[from->term[a][t].limiter - from->limiter];
+	}
+}
+
+int world_same(const struct world *a, const struct world *b)
+{
+	struct world c;
+	world_copy(&c, b);
+	for (int i = 0; i < QUEUE_LIMITERS; i++)
+		if (c.limiter[i].kind == NEAP_WINDOW)
+			c.limiter[i].as.window.log = a->limiter[i].as.window.log;
+	return !memcmp(a->limiter, c.limiter, sizeof c.limiter) && !memcmp(a->log, c.log, sizeof c.log);
+}
+
+/* ---- who stands where ---- */
+
+static int line_of(const struct queue_person *p)
+{
+	int mask = 0;
+	for (int i = 0; i < QUEUE_COSTS; i++)
+		mask |= (p->cost[i] > 0) << i;
+	return p->all * (1 << QUEUE_COSTS) + mask;
+}
+
+static int is_head(const struct queue *q, const struct queue_person *p)
+{
+	for (const struct queue_person *o = q->person; o < p; o++)
+		if (o->all >= 0 && line_of(o) == line_of(p))
+			return 0;
+	return p->all >= 0;
+}
+
+/* The eldest head before a limiter. */
+static struct queue_person *first_at(struct queue *q, int limiter)
+{
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++)
+		if (is_head(q, p) && q->stands_at[line_of(p)] == limiter)
+			return p;
+	return NULL;
+}
+
+static int limiter_of(const struct queue *q, int all, int term)
+{
+	return (int)(q->world.term[all][term].limiter - q->world.limiter);
+}
+
+neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arrival,
+		     int32_t *term)
+{
+	const struct neap_all *a = &q->world.all[all];
+	neap_ns latest = q->at;
+	*term = -1;
+	for (int i = 0; i < a->count; i++) {
+		int64_t sum = 0;
+		if (i && a->terms[i].limiter == a->terms[i - 1].limiter)
+			continue;
+		for (int j = i; j < a->count; j++)
+			if (a->terms[j].limiter == a->terms[i].limiter)
+				sum += a->terms[j].multiplier * cost[a->terms[j].cost];
+		if (!sum)
+			continue;
+		neap_ns when = neap_limiter_when(a->terms[i].limiter, sum, q->at);
+		const struct queue_person *first = first_at(q, limiter_of(q, all, i));
+		if (first && first->arrival < arrival && when != neap_never)
+			when = neap_on_give;
+		if (when > latest) {
+			latest = when;
+			*term = i;
+		}
+	}
+	return latest;
+}
+
+/* ---- asking ---- */
+
+static void mark(struct queue *q, int limiter)
+{
+	for (int i = 0; i < q->dirt; i++)
+		if (q->dirty[i] == limiter)
+			return;
+	q->dirty[q->dirt++] = limiter;
+}
+
+static void end(struct queue *q, struct queue_person *p, int status, int32_t bound)
+{
+	q->ended[q->ends++] = (struct neap_completion){p->ticket, q->at, status, bound};
+	memmove(p, p + 1, (size_t)(q->person + q->people - p - 1) * sizeof *p);
+	q->people--;
+}
+
+static void serve(struct queue *q, int limiter)
+{
+	struct queue_person *p;
+	q->wakeups++;
+	while ((p = first_at(q, limiter)) != NULL) {
+		int32_t term;
+		int line = line_of(p);
+		neap_ns when = queue_decide(q, p->all, p->cost, p->arrival, &term);
+		if (when <= q->at)
+			when = neap_all_claim(&q->world.all[p->all], p->cost, q->at, &term);
+		if (when <= q->at || when == neap_never) {
+			end(q, p, when <= q->at ? NEAP_GRANTED : NEAP_NEVER, when <= q->at ? -1 : term);
+			continue;
+		}
+		int to = limiter_of(q, p->all, term);
+		q->stands_by[line] = term;
+		if (to == limiter) {
+			q->due[limiter] = when;
+			return;
+		}
+		q->stands_at[line] = to;
+		if (first_at(q, to) == p) {
+			q->due[to] = neap_on_give;
+			mark(q, to);
+		}
+	}
+}
+
+static uint64_t rank_of(struct queue *q, int limiter)
+{
+	const struct queue_person *first = first_at(q, limiter);
+	return first ? first->arrival : 0;
+}
+
+static void settle_down(struct queue *q)
+{
+	while (q->dirt) {
+		int eldest = 0;
+		for (int i = 1; i < q->dirt; i++)
+			if (rank_of(q, q->dirty[i]) < rank_of(q, q->dirty[eldest]))
+				eldest = i;
+		int limiter = q->dirty[eldest];
+		q->dirty[eldest] = q->dirty[--q->dirt];
+		serve(q, limiter);
+	}
+}
+
+void queue_ask_again(struct queue *q, int limiter)
+{
+	mark(q, limiter);
+	settle_down(q);
+}
+
+void queue_ask_all_again(struct queue *q, int all)
+{
+	for (int i = 0; i < q->world.all[all].count; i++)
+		mark(q, limiter_of(q, all, i));
+	settle_down(q);
+}
+
+static void drop(struct queue *q, struct queue_person *p, int status)
+{
+	int line = line_of(p), limiter = q->stands_at[line];
+	int was_first = first_at(q, limiter) == p;
+	end(q, p, status, status == NEAP_TIMEOUT ? q->stands_by[line] : -1);
+	if (was_first)
+		queue_ask_again(q, limiter);
+}
+
+/* ---- time ---- */
+
+static neap_ns timer_of(struct queue *q, struct queue_person *p)
+{
+	neap_ns due = p->deadline;
+	if (p->all >= 0 && is_head(q, p)) {
+		int limiter = q->stands_at[line_of(p)];
+		if (first_at(q, limiter) == p && q->due[limiter] < due)
+			due = q->due[limiter];
+	}
+	return due;
+}
+
+neap_ns queue_next(struct queue *q)
+{
+	neap_ns next = neap_never;
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++) {
+		neap_ns timer = timer_of(q, p);
+		if (timer < neap_on_give && timer > neap_horizon)
+			timer = neap_horizon;
+		if (timer < next && timer < neap_on_give)
+			next = timer;
+	}
+	return next;
+}
+
+static struct queue_person *find(struct queue *q, int64_t ticket)
+{
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++)
+		if (p->ticket == ticket)
+			return p;
+	return NULL;
+}
+
+/* All that is due at this instant. */
+static void happen(struct queue *q)
+{
+	int64_t due[QUEUE_PEOPLE];
+	int count = 0;
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++) {
+		if (timer_of(q, p) > q->at)
+			continue;
+		due[count++] = p->ticket;
+		int limiter = p->all < 0 ? -1 : q->stands_at[line_of(p)];
+		if (is_head(q, p) && first_at(q, limiter) == p && q->due[limiter] <= q->at)
+			mark(q, limiter);
+	}
+	settle_down(q);
+	for (int i = 0; i < count; i++) {
+		struct queue_person *p = find(q, due[i]);
+		if (p && p->all < 0)
+			end(q, p, NEAP_WOKEN, -1);
+		else if (p && p->deadline <= q->at)
+			drop(q, p, NEAP_TIMEOUT);
+	}
+}
+
+void queue_advance(struct queue *q, neap_ns now)
+{
+	now = now > q->at ? now : q->at;
+	for (neap_ns due; (due = queue_next(q)) <= now;) {
+		q->at = due > q->at ? due : q->at;
+		happen(q);
+	}
+	q->at = now;
+}
+
+/* ---- coming and going ---- */
+
+static struct queue_person *arrive(struct queue *q, int64_t ticket, neap_ns deadline)
+{
+	struct queue_person *p = &q->person[q->people++];
+	*p = (struct queue_person){
+		.ticket = ticket, .deadline = deadline, .arrival = ++q->arrivals, .all = -1};
+	return p;
+}
+
+void queue_join(struct queue *q, int all, const int64_t *cost, neap_ns deadline, int64_t ticket)
+{
+	int32_t term;
+	neap_ns when = queue_decide(q, all, cost, UINT64_MAX, &term);
+	struct queue_person *p = arrive(q, ticket, deadline);
+	memcpy(p->cost, cost, sizeof p->cost);
+	p->all = all;
+	if (!is_head(q, p))
+		return;
+	int line = line_of(p), limiter = limiter_of(q, all, term);
+	q->stands_at[line] = limiter;
+	q->stands_by[line] = term;
+	if (first_at(q, limiter) == p)
+		q->due[limiter] = when;
+}
+
+void queue_sleep(struct queue *q, neap_ns until, int64_t ticket)
+{
+	arrive(q, ticket, until > 0 ? until : 0);
+}
+
+int queue_cancel(struct queue *q, int64_t ticket)
+{
+	struct queue_person *p = find(q, ticket);
+	if (p && p->all < 0)
+		end(q, p, NEAP_CANCELLED, -1);
+	else if (p)
+		drop(q, p, NEAP_CANCELLED);
+	return p != NULL;
+}
+
+int queue_is_stuck(struct queue *q)
+{
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++) {
+		int32_t term;
+		if (is_head(q, p) && queue_decide(q, p->all, p->cost, p->arrival, &term) <= q->at)
+			return 1;
+	}
+	return 0;
+}
