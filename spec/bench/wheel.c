@@ -25,7 +25,7 @@ static const neap_ns SPAN_NS = INT64_C(10000000000);
 
 static neap_ns now = INT64_C(1000000000000);
 
-int clock_gettime(clockid_t clock, struct timespec *t)
+__attribute__((visibility("default"))) int clock_gettime(clockid_t clock, struct timespec *t)
 {
 	if (clock == CLOCK_THREAD_CPUTIME_ID)   /* race.h's */
 		return (int)syscall(SYS_clock_gettime, clock, t);
@@ -134,6 +134,8 @@ static double expire_all(const struct kind *k, uint32_t n)
 	double sum = 0;
 	fired = 0;
 	for (int64_t i = 0; fired < n; i++) {
+		if (i > 2 * (int64_t)n + 100)
+			abort();   /* time does not pass for it */
 		now += SPAN_NS * PER_TURN / n;
 		int64_t start = race_clock();
 		k->turn();
