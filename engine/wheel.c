@@ -195,17 +195,17 @@ static int first_slot(const struct neap_wheel *w, int l)
 	return (int)(word * 64) + __builtin_ctzll(level->used[word]);
 }
 
-/* The lowest bound over all slots, and where: *l = -1 when no slot is in use. */
-static neap_ns earliest(const struct neap_wheel *w, int *l, int *s)
+/* The lowest bound over all slots, and in *l its level, -1 when no slot is in use; 'first' gets the
+ * first_slot of every level. */
+static neap_ns earliest(const struct neap_wheel *w, int *l, int first[LEVELS])
 {
 	neap_ns least = neap_never;
 	*l = -1;
 	for (int i = 0; i < LEVELS; i++) {
-		int first = first_slot(w, i);
-		if (first >= 0 && w->level[i].slot[first].least < least) {
-			least = w->level[i].slot[first].least;
+		first[i] = first_slot(w, i);
+		if (first[i] >= 0 && w->level[i].slot[first[i]].least < least) {
+			least = w->level[i].slot[first[i]].least;
 			*l = i;
-			*s = first;
 		}
 	}
 	return least;
@@ -235,8 +235,8 @@ static uint32_t spread(struct neap_wheel *w, int l, int s, uint32_t most)
  * before it lies there too. 1 when it moved, and then the heap may have something. */
 static int pull(struct neap_wheel *w, neap_ns now)
 {
-	int l, s = 0;
-	neap_ns least = earliest(w, &l, &s);
+	int l, first[LEVELS];
+	neap_ns least = earliest(w, &l, first);
 	if (l < 0 || least > now)
 		return 0;
 	neap_ns start = least >> FINEST << FINEST;
@@ -245,14 +245,12 @@ static int pull(struct neap_wheel *w, neap_ns now)
 	/* Coarser levels may still hold timers of this very microsecond. They come down first: once
 	 * the frontier has passed the end of their slot, it would be the last of its round. */
 	neap_ns end = start + (1 << FINEST);
-	for (int i = 1; i < LEVELS && l == 0; i++) {
-		int first = first_slot(w, i);
-		if (first >= 0 && w->level[i].slot[first].least < end)
-			spread(w, i, first, UINT32_MAX);
-	}
+	for (int i = 1; i < LEVELS && l == 0; i++)
+		if (first[i] >= 0 && w->level[i].slot[first[i]].least < end)
+			spread(w, i, first[i], UINT32_MAX);
 	if (l == 0)
 		w->frontier = end;
-	spread(w, l, s, UINT32_MAX);
+	spread(w, l, first[l], UINT32_MAX);
 	return 1;
 }
 
@@ -353,9 +351,9 @@ int64_t neap_wheel_pop(struct neap_wheel *w, neap_ns now, neap_ns *due)
 
 neap_ns neap_wheel_next(struct neap_wheel *w)
 {
-	int l = 0, s = 0;
+	int l = 0, first[LEVELS];
 	while (!w->in_heap && l == 0) {
-		neap_ns least = earliest(w, &l, &s);
+		neap_ns least = earliest(w, &l, first);
 		if (l != 0)
 			return l < 0 ? neap_never : least;
 		pull(w, least);
