@@ -143,6 +143,8 @@ static void expect_same(struct pair *p)
 	    s.completed != p->queue.ends)
 		trial_fail("%ld wait, %ld sleep, %ld ended; not %d, %d, %d", s.waiting, s.sleeping,
 			   s.completed, waiting, p->queue.people - waiting, p->queue.ends);
+	if (s.wakeups != p->queue.wakeups)
+		trial_fail("%ld wake-ups, not %ld", s.wakeups, p->queue.wakeups);
 	if (!world_same(&p->world, &p->queue.world))
 		trial_fail("the words differ");
 	if (queue_is_stuck(&p->queue))
@@ -204,6 +206,8 @@ static void expect_answer(struct pair *p, const struct neap_answer *a, int all, 
 	if (!granted && !never) {
 		if (a->at <= p->queue.at || a->bound < 0 || a->bound >= p->world.all[all].count)
 			trial_fail("refused until %ld by %d, at %ld", a->at, a->bound, p->queue.at);
+		if (a->ahead != queue_ahead(&p->queue, all, cost))
+			trial_fail("%ld ahead, not %d", a->ahead, queue_ahead(&p->queue, all, cost));
 		expect_kept(p, a, all, cost);
 	}
 }

@@ -67,8 +67,8 @@ void __wrap_free(void *old)
 /* ---- a crowd before one rate ---- */
 
 struct crowd {
-	struct neap_limiter rate;
-	struct neap_term term;
+	struct neap_limiter rate, permits;   /* of those there are enough */
+	struct neap_term term[2];
 	struct neap_all all;
 	struct neap_engine *engine;
 	int64_t amount, ticket[CROWD];
@@ -88,8 +88,11 @@ static void gather(struct dice *d, struct crowd *c, uint32_t places)
 	c->rate.kind = NEAP_GCRA;
 	neap_gcra_init(&c->rate.as.gcra, c->amount, c->period_ns, dice_between(d, 1, 1000));
 	neap_gcra_fill(&c->rate.as.gcra, 0, 0);
-	c->term = (struct neap_term){&c->rate, 1, 0};
-	c->all = (struct neap_all){&c->term, 1};
+	c->permits.kind = NEAP_SEMAPHORE;
+	neap_semaphore_init(&c->permits.as.semaphore, CROWD, 0);
+	c->term[0] = (struct neap_term){&c->rate, 1, 0};
+	c->term[1] = (struct neap_term){&c->permits, 1, 0};
+	c->all = (struct neap_all){c->term, (int32_t)dice_between(d, 1, 2)};
 	c->engine = neap_engine_open(places, 0);
 	if (!c->engine)
 		trial_fail("no memory");
@@ -275,8 +278,8 @@ static void beginning_lines_without_memory(struct dice *d)
 	static struct neap_limiter gate[LINES];
 	static struct neap_term term[LINES];
 	static struct neap_all all[LINES];
+	int64_t refused = 0, before_all = alive;
 	struct neap_engine *e = neap_engine_open(LINES, 0);
-	int64_t refused = 0;
 	for (int i = 0; i < LINES; i++) {
 		gate[i].kind = NEAP_PAUSE;
 		neap_pause_init(&gate[i].as.pause);
@@ -313,6 +316,8 @@ static void beginning_lines_without_memory(struct dice *d)
 	if (!refused)
 		trial_fail("memory was never refused");
 	neap_engine_close(e);
+	if (alive != before_all)
+		trial_fail("%ld blocks stay", alive - before_all);
 }
 
 int main(void)

@@ -73,6 +73,18 @@ static int limiter_of(const struct queue *q, int all, int term)
 	return (int)(q->world.term[all][term].limiter - q->world.limiter);
 }
 
+/* What an all asks of the limiter of its term i, at the first of that limiter's terms. */
+static int64_t asked(const struct neap_all *a, const int64_t *cost, int i)
+{
+	int64_t sum = 0;
+	if (i && a->terms[i].limiter == a->terms[i - 1].limiter)
+		return 0;
+	for (int j = i; j < a->count; j++)
+		if (a->terms[j].limiter == a->terms[i].limiter)
+			sum += a->terms[j].multiplier * cost[a->terms[j].cost];
+	return sum;
+}
+
 neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arrival,
 		     int32_t *term)
 {
@@ -80,12 +92,7 @@ neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arr
 	neap_ns latest = q->at;
 	*term = -1;
 	for (int i = 0; i < a->count; i++) {
-		int64_t sum = 0;
-		if (i && a->terms[i].limiter == a->terms[i - 1].limiter)
-			continue;
-		for (int j = i; j < a->count; j++)
-			if (a->terms[j].limiter == a->terms[i].limiter)
-				sum += a->terms[j].multiplier * cost[a->terms[j].cost];
+		int64_t sum = asked(a, cost, i);
 		if (!sum)
 			continue;
 		neap_ns when = neap_limiter_when(a->terms[i].limiter, sum, q->at);
@@ -164,16 +171,23 @@ static void settle_down(struct queue *q)
 	}
 }
 
+/* Nobody is woken where nobody stands. */
+static void mark_if_any(struct queue *q, int limiter)
+{
+	if (first_at(q, limiter))
+		mark(q, limiter);
+}
+
 void queue_ask_again(struct queue *q, int limiter)
 {
-	mark(q, limiter);
+	mark_if_any(q, limiter);
 	settle_down(q);
 }
 
 void queue_ask_all_again(struct queue *q, int all)
 {
 	for (int i = 0; i < q->world.all[all].count; i++)
-		mark(q, limiter_of(q, all, i));
+		mark_if_any(q, limiter_of(q, all, i));
 	settle_down(q);
 }
 
@@ -183,7 +197,8 @@ static void drop(struct queue *q, struct queue_person *p, int status)
 	int was_first = first_at(q, limiter) == p;
 	end(q, p, status, status == NEAP_TIMEOUT ? q->stands_by[line] : -1);
 	if (was_first)
-		queue_ask_again(q, limiter);
+		mark(q, limiter);
+	settle_down(q);
 }
 
 /* ---- time ---- */
@@ -292,6 +307,24 @@ int queue_cancel(struct queue *q, int64_t ticket)
 	else if (p)
 		drop(q, p, NEAP_CANCELLED);
 	return p != NULL;
+}
+
+int queue_ahead(struct queue *q, int all, const int64_t *cost)
+{
+	const struct neap_all *a = &q->world.all[all];
+	struct queue_person me = {.all = all};
+	int most = 0;
+	memcpy(me.cost, cost, sizeof me.cost);
+	for (int i = 0; i < a->count; i++) {
+		int ahead = 0, limiter = limiter_of(q, all, i);
+		if (!asked(a, cost, i))
+			continue;
+		for (struct queue_person *p = q->person; p < q->person + q->people; p++)
+			ahead += p->all >= 0 &&
+				 (q->stands_at[line_of(p)] == limiter || line_of(p) == line_of(&me));
+		most = ahead > most ? ahead : most;
+	}
+	return most;
 }
 
 int queue_is_stuck(struct queue *q)

@@ -40,7 +40,7 @@ struct queue {
 	int dirty[QUEUE_LIMITERS], dirt;
 	struct neap_completion ended[QUEUE_PEOPLE];
 	int ends;
-	int64_t wakeups;       /* heads whose time came */
+	int64_t wakeups;       /* how often the first before a limiter was asked */
 };
 
 void queue_advance(struct queue *q, neap_ns now);
@@ -54,6 +54,8 @@ void queue_ask_again(struct queue *q, int limiter);
 void queue_ask_all_again(struct queue *q, int all);
 /* No ticket ends by time before this. */
 neap_ns queue_next(struct queue *q);
+/* How many a newcomer is told go first. */
+int queue_ahead(struct queue *q, int all, const int64_t *cost);
 /* Somebody could go, and nobody asks: a bug of the model, or of the rules. */
 int queue_is_stuck(struct queue *q);
 
