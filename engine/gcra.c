@@ -134,7 +134,9 @@ neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
 	return now;
 }
 
-neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct neap_change *change)
+/* Public to the core, and 'inline' all the same: an all-of take consists of little else. */
+inline neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at,
+			      struct neap_change *change)
 {
 	assert(cost >= 0 && at >= 0 && at < neap_horizon);
 	if (cost > g->burst >> g->shift)

@@ -178,60 +178,56 @@ struct plan {
 		struct neap_change change;
 		struct neap_limiter *of;
 	} step[NEAP_TERMS];
-	int32_t permits, rates;
+	struct step *permits_end, *rates;
 	int logs;
 };
 
-static struct step *nth(struct plan *p, int32_t i)
+/* The word moved since it was planned: plan it again, alone, until it is swapped. 0 when it refuses
+ * now. */
+__attribute__((cold)) static int swap_again(struct step *s, neap_ns now, int waited)
 {
-	return &p->step[i < p->permits ? i : NEAP_TERMS - p->rates + (i - p->permits)];
-}
-
-static int plan_permits(struct neap_limiter *l, int64_t cost, neap_ns now, struct step *s)
-{
-	s->of = l;
-	return neap_semaphore_plan(&l->as.semaphore, cost, now, &s->change) <= now;
-}
-
-static int plan_rate(struct neap_limiter *l, int64_t cost, neap_ns now, int waited,
-		     struct step *s)
-{
-	s->of = l;
-	if (neap_gcra_plan(&l->as.gcra, cost, now, &s->change) > now)
-		return 0;
-	if (waited)
-		neap_gcra_backdate(&l->as.gcra, now, &s->change);
+	struct neap_change *c = &s->change;
+	do {
+		if (s->of->kind == NEAP_SEMAPHORE) {
+			if (neap_semaphore_plan(&s->of->as.semaphore, c->by, now, c) > now)
+				return 0;
+		} else {
+			struct neap_gcra *g = &s->of->as.gcra;
+			if (neap_gcra_plan(g, c->by >> g->shift, now, c) > now)
+				return 0;
+			if (waited)
+				neap_gcra_backdate(g, now, c);
+		}
+	} while (!swap(c->word, c->from, c->to));
 	return 1;
 }
 
-static int plan_again(struct step *s, neap_ns now, int waited)
+static int swap_step(struct step *s, neap_ns now, int waited)
 {
-	int64_t by = s->change.by;
-	if (s->of->kind == NEAP_SEMAPHORE)
-		return plan_permits(s->of, by, now, s);
-	return plan_rate(s->of, by >> s->of->as.gcra.shift, now, waited, s);
+	return swap(s->change.word, s->change.from, s->change.to) || swap_again(s, now, waited);
 }
 
-static void undo(const struct step *s)
+__attribute__((cold)) static void undo(struct step *first, const struct step *end)
 {
-	const struct neap_change *c = &s->change;
-	if (!swap(c->word, c->to, c->from))
-		__atomic_fetch_sub(c->word, c->by, __ATOMIC_ACQ_REL);
+	while (end-- > first)
+		if (!swap(end->change.word, end->change.to, end->change.from))
+			__atomic_fetch_sub(end->change.word, end->change.by, __ATOMIC_ACQ_REL);
 }
 
 /* Swap all words, or none: 1, or 0 when one refuses now and everything is as it was. */
 static int swap_all(struct plan *p, neap_ns now, int waited)
 {
-	for (int32_t i = 0; i < p->permits + p->rates; i++) {
-		struct step *s = nth(p, i);
-		while (!swap(s->change.word, s->change.from, s->change.to)) {
-			if (plan_again(s, now, waited))
-				continue;
-			while (i-- > 0)
-				undo(nth(p, i));
+	for (struct step *s = p->step; s < p->permits_end; s++)
+		if (!swap_step(s, now, waited)) {
+			undo(p->step, s);
 			return 0;
 		}
-	}
+	for (struct step *s = p->rates; s < &p->step[NEAP_TERMS]; s++)
+		if (!swap_step(s, now, waited)) {
+			undo(p->rates, s);
+			undo(p->step, p->permits_end);
+			return 0;
+		}
 	return 1;
 }
 
@@ -248,27 +244,32 @@ static void write_logs(const struct neap_all *all, const int64_t *cost, neap_ns 
 static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
 		    struct plan *p)
 {
+	struct step *permit = p->step, *rate = &p->step[NEAP_TERMS];
 	int32_t i = 0;
-	p->permits = p->rates = p->logs = 0;
+	p->logs = 0;
 	for (int32_t next; i < all->count; i = next) {
 		struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (c == 0)
 			continue;
 		if (l->kind == NEAP_GCRA) {
-			if (!plan_rate(l, c, now, waited, &p->step[NEAP_TERMS - 1 - p->rates]))
+			if (neap_gcra_plan(&l->as.gcra, c, now, &rate[-1].change) > now)
 				break;
-			p->rates++;
+			(--rate)->of = l;
+			if (waited)
+				neap_gcra_backdate(&l->as.gcra, now, &rate->change);
 		} else if (l->kind == NEAP_SEMAPHORE) {
-			if (!plan_permits(l, c, now, &p->step[p->permits]))
+			if (neap_semaphore_plan(&l->as.semaphore, c, now, &permit->change) > now)
 				break;
-			p->permits++;
+			(permit++)->of = l;
 		} else {
 			if (neap_limiter_when(l, c, now) > now)
 				break;
 			p->logs |= l->kind == NEAP_WINDOW;
 		}
 	}
+	p->permits_end = permit;
+	p->rates = rate;
 	return i;
 }
 
