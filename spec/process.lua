@@ -53,9 +53,9 @@ running.__index = running
 
 local started = {}   -- and not waited for
 
---- Start a program. `before`: what goes before it on the command line.
-function process.start(words, before)
-  local command = ("sh -c 'echo $$; exec %s \"$@\" 2>&1' sh %s; echo \" $?\""):format(before or "",
+--- Start a program, its words given.
+function process.start(words)
+  local command = ("{ sh -c 'echo $$; exec \"$@\" 2>&1' sh %s; echo \" $?\"; } 2>/dev/null"):format(
     quoted_all(words))
   local pipe = assert(io.popen(command))
   local self = setmetatable({ pipe = pipe, pid = pipe:read "*l" }, running)
@@ -65,7 +65,7 @@ end
 
 function running:line() return self.pipe:read "*l" end
 
-function running:signal(name) os.execute(("kill -%s %s"):format(name, self.pid)) end
+function running:signal(name) os.execute(("kill -%s %s 2>/dev/null"):format(name, self.pid)) end
 
 --- Wait for its end: all it still said, and its exit status (128 and more: the signal's).
 function running:finish()
