@@ -240,13 +240,12 @@ static void write_logs(const struct neap_all *all, const int64_t *cost, neap_ns 
 	}
 }
 
-/* What the terms would do at 'now'. Answers the first that refuses, or else all->count. */
+/* Add what the terms would do at 'now'. Answers the first that refuses, or else all->count. */
 static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
 		    struct plan *p)
 {
-	struct step *permit = p->step, *rate = &p->step[NEAP_TERMS];
+	struct step *permit = p->permits_end, *rate = p->rates;
 	int32_t i = 0;
-	p->logs = 0;
 	for (int32_t next; i < all->count; i = next) {
 		struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
@@ -278,6 +277,9 @@ static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now
 {
 	struct plan p;
 	for (;;) {
+		p.permits_end = p.step;
+		p.rates = &p.step[NEAP_TERMS];
+		p.logs = 0;
 		int32_t refuses = plan(all, cost, now, waited, &p);
 		if (refuses < all->count) {
 			neap_ns at = when(all, refuses, p.logs, cost, now, bound);

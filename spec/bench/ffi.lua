@@ -34,23 +34,23 @@ local times = race.run(ROUNDS, {
   c_all = function () check(in_c.all(address(all), address(cost), CALLS)) end,
   lua_single = function ()
     local granted = 0
-    for now = 0, CALLS - 1 do
-      if C.neap_gcra_take(first, 1, now) <= now then granted = granted + 1 end
+    for at = 0, CALLS - 1 do
+      if C.neap_gcra_take(first, 1, at) <= at then granted = granted + 1 end
     end
     check(granted)
   end,
   lua_all = function ()
     local granted = 0
-    for now = 0, CALLS - 1 do
-      if C.neap_all_take(all, cost, now, nil) <= now then granted = granted + 1 end
+    for at = 0, CALLS - 1 do
+      if C.neap_all_take(all, cost, at, nil) <= at then granted = granted + 1 end
     end
     check(granted)
   end,
   lua_three = function ()
     local granted = 0
-    for now = 0, CALLS - 1 do
-      if C.neap_gcra_take(first, 1, now) <= now and C.neap_gcra_take(second, 1, now) <= now
-        and C.neap_gcra_take(third, 1, now) <= now then granted = granted + 1 end
+    for at = 0, CALLS - 1 do
+      if C.neap_gcra_take(first, 1, at) <= at and C.neap_gcra_take(second, 1, at) <= at
+        and C.neap_gcra_take(third, 1, at) <= at then granted = granted + 1 end
     end
     check(granted)
   end,

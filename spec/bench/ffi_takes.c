@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* ffi_takes.c - the loops of ffi.lua once more, in C, as a module that ffi.lua loads: calls into the
- * same library, and no compiler may look into them.
+/* ffi_takes.c - the loops of ffi.lua once more, in C, as a module that ffi.lua loads: calls into
+ * the same library, and no compiler may look into them.
  *
  *   single(gcra, calls)       neap_gcra_take, one by one, 'now' counting up
  *   all(all, cost, calls)     neap_all_take

@@ -81,7 +81,7 @@ static inline void race_line(const char *name, double value, const char *unit, d
 static inline void race_report(const struct race *r, int subject, const char *name,
 			       const char *unit, int reference, const char *vs, const char *target)
 {
-	double ratio[ROUNDS_MAX];
+	double ratio[ROUNDS_MAX] = {0};
 	for (int i = 0; i < r->rounds; i++)
 		ratio[i] = r->time[subject][i] / r->time[reference][i];
 	race_line(name, race_median(r, subject), unit, race_quantile(ratio, r->rounds, 0.5), vs,
