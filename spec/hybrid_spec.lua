@@ -146,7 +146,7 @@ describe("a hybrid", function ()
           function () h:acquire { tokens = -1 } end,
         ['cost "tokens" stands beside cost = {...}'] =
           function () h:try_acquire { tokens = 1, cost = { requests = 1 } } end,
-        ["cost 'x' is not known"] = function () h:available "x" end,
+        ['cost "x" is not known: there are requests, tokens'] = function () h:available "x" end,
         ["cost: every limit here has a named cost: there are a"] = function ()
           hybrid { a = "1/s" }:try_acquire():settle { cost = 1 }
         end,

@@ -258,7 +258,7 @@ describe("a throttle", function ()
       end,
       ["refund: closed has nothing to refund"] = function () shut:refund(1) end,
       ["drain: unlimited has nothing to drain"] = function () throttle "unlimited":drain() end,
-      ["cost 'x' is not known"] = function () t:available "x" end,
+      ['cost "x" is not known: there are no named costs here'] = function () t:available "x" end,
     } do
       local ok, err = pcall(function () fn() return true end)
       assert.is_false(ok, message)

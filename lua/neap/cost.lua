@@ -4,7 +4,15 @@
 ---     hybrid:try_acquire { input = 1500 }              -- input 1500, unnamed limits 1, others 0
 ---     hybrid:acquire { input = 1500, timeout = 2 }     -- the same, and how long to wait
 ---     hybrid:acquire { cost = 3, timeout = 2 }         -- 3 of everything
-local error, pairs, tostring, type = error, pairs, tostring, type
+---     hybrid:acquire { { "input", 1500 }, timeout = 2 } -- names in order, as a list of pairs
+---
+--- In a list the first pair of a name counts. Limits that are all named may ask to be `exact`: then
+--- a table that is empty costs nothing, where it would cost 1; and to be `lenient`: then a name
+--- that nobody knows is free, where it would be a mistake (see neap.multi).
+local notation = require "neap.notation"
+
+local concat, sort = table.concat, table.sort
+local error, next, pairs, tostring, type = error, next, pairs, tostring, type
 
 local MAX = 2 ^ 53   -- the last whole number Lua can tell from its neighbours
 
@@ -41,28 +49,67 @@ end
 
 ---@param terms neap.Terms
 ---@return string
+---@return string[] names  in order
 local function names_of(terms)
   local list = {}
   for name in pairs(terms.names) do list[#list + 1] = name end
-  table.sort(list)
-  if #list == 0 then return "there are no named costs here" end
-  return "there are " .. table.concat(list, ", ")
+  sort(list)
+  if #list == 0 then return "there are no named costs here", list end
+  return "there are " .. concat(list, ", "), list
+end
+
+--- Refuse a name.
+---@param terms neap.Terms
+---@param name any
+---@param level integer
+function cost.unknown(terms, name, level)
+  local known, names = names_of(terms)
+  local text = ("cost %s is not known: %s"):format(shown(name), known)
+  error((notation.suggest(text, type(name) == "string" and name or nil, names)), level + 1)
+end
+
+--- One named cost into `into`.
+local function read_name(into, terms, name, n, level)
+  local index = terms.names[name]
+  if not index and not (terms.lenient and type(name) == "string") then
+    cost.unknown(terms, name, level + 1)
+  end
+  if not is_cost(n) then refuse("cost " .. name, n, level + 1) end
+  if index then into[index] = n end
+end
+
+--- A list of pairs into `into`, the last one first: so the first of a name stays.
+local function read_list(into, terms, list, level)
+  for i = #list, 1, -1 do
+    local pair = list[i]
+    if type(pair) ~= "table" or type(pair[1]) ~= "string" or #pair ~= 2 then
+      error(("cost %d: a pair { name, cost } expected, got %s"):format(i, shown(pair)), level + 1)
+    end
+    read_name(into, terms, pair[1], pair[2], level + 1)
+  end
+end
+
+local function is_place(key, list)
+  return type(key) == "number" and key >= 1 and key <= #list and key % 1 == 0
 end
 
 --- The named costs in `given` into `into`; what is not named is left as it is.
 ---@return boolean any
 local function read_names(into, terms, given, waits, level)
-  local any = false
+  local listed = given[1] ~= nil
+  local any = listed
+  if listed then read_list(into, terms, given, level + 1) end
   for name, n in pairs(given) do
-    local index = terms.names[name]
-    if index then
-      if not is_cost(n) then refuse("cost " .. name, n, level + 1) end
-      into[index] = n
+    if cost.reserved[name] then
+      if name ~= "cost" and not waits then
+        error(("%s: only acquire waits"):format(name), level + 1)
+      end
+    elseif not listed then
+      read_name(into, terms, name, n, level + 1)
       any = true
-    elseif not cost.reserved[name] then
-      error(("cost %s is not known: %s"):format(shown(name), names_of(terms)), level + 1)
-    elseif name ~= "cost" and not waits then
-      error(("%s: only acquire waits"):format(name), level + 1)
+    elseif not is_place(name, given) then
+      error(("cost %s stands beside a list of them: put it in there"):format(shown(name)),
+        level + 1)
     end
   end
   return any
@@ -93,7 +140,7 @@ local function read_table(into, terms, given, waits, level)
     if terms.unnamed then into[terms.unnamed] = rest or 1 end
     return nil
   end
-  rest = rest or 1
+  rest = rest or (terms.exact and next(given) == nil and 0) or 1
   for i = 0, terms.costs - 1 do into[i] = rest end
   return rest
 end

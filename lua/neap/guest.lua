@@ -12,7 +12,7 @@ local limiter = require "neap.limiter"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
 
-local error, ipairs, pairs, pcall, tonumber, type = error, ipairs, pairs, pcall, tonumber, type
+local error, ipairs, pcall, tonumber, type = error, ipairs, pcall, tonumber, type
 local huge, min = math.huge, math.min
 local current = runtime.current
 
@@ -172,14 +172,8 @@ function host:acquire(given, wait)
   cost.read(costs, self.terms, given, true, 2)
   local rt = current()
   local deadline = limiter.deadline_of(given, rt.now_ns(), 2)
-  local options = { deadline = deadline }
-  if type(given) == "table" then
-    for key, value in pairs(given) do
-      if key ~= "timeout" and key ~= "deadline" then options[key] = value end
-    end
-  else
-    options.cost = given
-  end
+  local inner = type(given) == "table" and given.cost
+  local options = { deadline = deadline, cost = type(inner) == "table" and inner or given }
   while true do
     local why, wait_s = ask(self, costs)
     if not why then

@@ -20,6 +20,7 @@ local error, ipairs, pairs, pcall = error, ipairs, pairs, pcall
 local setmetatable, tostring, type = setmetatable, tostring, type
 
 ---@class neap.Hybrid: neap.Limiter
+---@field items neap.Limiter[]  what it is made of, so that who keeps them by name, weakly, does
 local hybrid = limiter.class()
 
 --- A limit that is written, as a limiter.
@@ -49,6 +50,7 @@ local function add(self, item, name, where, level)
     item = written(item, name, where, level + 1)
   end
   if limiter.is(item) then
+    self.items[#self.items + 1] = item
     item.parents[self] = true
     self.closed = self.closed or item.closed
     for _, part in ipairs(item.terms.parts) do
@@ -92,7 +94,7 @@ return function (limits, options)
   if type(limits) ~= "table" or limiter.is(limits) then
     error("hybrid: a list of limits expected, as in neap.hybrid { \"10/s\", … }", 2)
   end
-  local self = { parts = {}, guests = {} }
+  local self = { parts = {}, guests = {}, items = {} }
   local names = {}
   for key in pairs(limits) do
     if type(key) == "string" then

@@ -7,6 +7,7 @@ return {
   throttle = require "neap.throttle",
   semaphore = require "neap.semaphore",
   hybrid = require "neap.hybrid",
+  multi = require "neap.multi",
   pause = require "neap.pause",
   slots = require "neap.slots",
   notation = require "neap.notation",

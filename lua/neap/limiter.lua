@@ -304,7 +304,7 @@ end
 local function terms_of(self, name, level)
   if name == nil then return self.terms end
   if not self.terms.names[name] then
-    error("cost '" .. tostring(name) .. "' is not known", level + 1)
+    cost.unknown(self.terms, name, level + 1)
   end
   local sums = {}
   for _, sum in ipairs(self.terms.sums) do

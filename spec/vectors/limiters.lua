@@ -3,6 +3,7 @@ local clock = require "spec.vectors.clock"
 local decisions = require "spec.vectors.decisions"
 local harness = require "spec.vectors.harness"
 local hybrid = require "neap.hybrid"
+local multi = require "neap.multi"
 local pause = require "neap.pause"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
@@ -59,6 +60,15 @@ function makers.hybrid(make, world)
   return hybrid(list)
 end
 
+--- Where a case does not ask for strictness, names that nobody knows are free.
+function makers.multi(make, world)
+  local list = {}
+  for i, each in ipairs(make.dimensions) do
+    list[i] = { each.name, limiters.make(each.limiter, world) }
+  end
+  return multi(list, { lenient = not make.strict, name = make.name })
+end
+
 --- A limiter in Lua with fixed answers.
 function makers.custom(make)
   local function answer(decision)
@@ -94,7 +104,8 @@ end
 local KEYS = {
   token_bucket = "amount period period_ms period_us period_ns capacity initial",
   sliding_log = "limit window_ms window_us window_ns",
-  hybrid = "of", custom = "peek take available capacity", group = "of shared",
+  hybrid = "of", multi = "dimensions strict", group = "of shared",
+  custom = "peek take available capacity",
   counting_semaphore = "max", weighted_semaphore = "max_weight allow_overdraw",
   backoff_window = "",
 }
@@ -186,6 +197,7 @@ function limiters.call(l, method, ...)
   local ok, a, b, c = pcall(l[method], l, ...)
   if ok then return a, b, c end
   if type(a) ~= "string" then error(a, 0) end
+  if a:find "^cost .* is not known" then return { error = "unknown_dimension", message = a } end
   if a:find "expected" then return { error = "invalid_argument", message = a } end
   if a:find "^deadlock" then return { error = "deadlock" } end
   error(a, 0)
@@ -198,39 +210,51 @@ local function is_error(answer) return type(answer) == "table" and answer.error 
 local ops = {}
 limiters.ops = ops
 
-function ops.try(l, step)
-  local held = limiters.call(l, "try_acquire", step.cost)
-  return is_error(held) and held or held ~= nil
+--- What a step costs: a number, or pairs of a name and a number.
+local function cost_of(step) return step.costs or step.cost end
+
+--- The last permit, for steps that give something of it back.
+local function keep(world, step, held)
+  if held then world.held, world.charged = held, cost_of(step) end
 end
 
-function ops.take(l, step)
-  local held, why, wait_s = limiters.call(l, "try_acquire", step.cost)
+function ops.try(l, step, world)
+  local held = limiters.call(l, "try_acquire", cost_of(step))
   if is_error(held) then return held end
-  return limiters.decision(held, why, wait_s, not held and l:why(step.cost) or nil)
+  keep(world, step, held)
+  return held ~= nil
+end
+
+function ops.take(l, step, world)
+  local held, why, wait_s = limiters.call(l, "try_acquire", cost_of(step))
+  if is_error(held) then return held end
+  keep(world, step, held)
+  return limiters.decision(held, why, wait_s, not held and l:why(cost_of(step)) or nil)
 end
 
 function ops.peek(l, step)
-  local ok, why, wait_s = limiters.call(l, "peek", step.cost)
+  local ok, why, wait_s = limiters.call(l, "peek", cost_of(step))
   if is_error(ok) then return ok end
-  return limiters.decision(ok, why, wait_s, l:why(step.cost))
+  return limiters.decision(ok, why, wait_s, l:why(cost_of(step)))
 end
 
-function ops.available(l) return l:available() end
-function ops.capacity(l) return l:capacity() end
+function ops.available(l, step) return l:available(step.dimension) end
+function ops.capacity(l, step) return l:capacity(step.dimension) end
 
 function ops.acquire(l, step, world)
   local before = world.rt.now_ns()
   local timeout = step.timeout_ms and step.timeout_ms / 1e3
-  local held, why = limiters.call(l, "acquire", { cost = step.cost, timeout = timeout })
+  local held, why = limiters.call(l, "acquire", { cost = cost_of(step), timeout = timeout })
   if is_error(held) then return held end
-  if not held then return limiters.refused(l, step.cost, why) end
+  if not held then return limiters.refused(l, cost_of(step), why) end
+  keep(world, step, held)
   return { waited_ms = tonumber(world.rt.now_ns() - before) / 1e6 }
 end
 
 function ops.try_many(l, step)
   local granted = 0
   for _ = 1, step.count do
-    if l:try_acquire(step.cost) then granted = granted + 1 end
+    if l:try_acquire(cost_of(step)) then granted = granted + 1 end
   end
   return granted
 end
@@ -244,10 +268,10 @@ function ops.try_costs_total(l, step)
 end
 
 function ops.take_after_hint(l, step, world)
-  local held, why, wait_s = l:try_acquire(step.cost)
+  local held, why, wait_s = l:try_acquire(cost_of(step))
   if not held and wait_s then
     clock.wait(world.rt, wait_s)
-    held, why, wait_s = l:try_acquire(step.cost)
+    held, why, wait_s = l:try_acquire(cost_of(step))
   end
   return limiters.decision(held, why, wait_s)
 end
@@ -266,7 +290,16 @@ end
 
 function ops.full(l) return l:available() >= l:capacity() end
 function ops.reset(l) method(l, "refill")(l) end
-function ops.refund(l, step) method(l, "refund")(l, step.cost or 1) end
+
+--- Named costs go back through the permit that was charged for them.
+function ops.refund(l, step, world)
+  if not step.costs then return method(l, "refund")(l, step.cost or 1) end
+  local used = {}
+  for _, pair in ipairs(world.charged) do used[pair[1]] = pair[2] end
+  for _, pair in ipairs(step.costs) do used[pair[1]] = used[pair[1]] - pair[2] end
+  world.held:settle(used)
+end
+
 function ops.set_rate(l, step) method(l, "change")(l, limiters.rate(step)) end
 function ops.state_entries(l) return l.log and l.leaf.as.window.count or 1 end
 
