@@ -237,7 +237,7 @@ void neap_cell_take(const struct neap_cell *c, neap_ns tat, int64_t quantity, ne
 /* Timers are small integers, 0 .. capacity - 1, each set or not. */
 struct neap_wheel;
 
-/* Room for 'capacity' timers (1 to 2^30), all memory at once: 20 bytes each and 400 KB. NULL when
+/* Room for 'capacity' timers (1 to 2^30), all memory at once: 20 bytes each and 600 KB. NULL when
  * there is no memory. */
 struct neap_wheel *neap_wheel_open(uint32_t capacity, neap_ns now);
 void neap_wheel_close(struct neap_wheel *w);

@@ -19,8 +19,12 @@
  * small binary heap, which puts the timers of one slot in the order (due, id). The structure
  * overlaps as in Kenneth's and Varghese & Lauck's wheels, scheme 7, with the levels widened.
  *
+ * A list in no order of memory is slow to walk: where the next timer lies is known only when the
+ * last one has come. So a slot above level 0 keeps its timers in four lists, by id, and is emptied
+ * from all four in turn: memory fetches three while the fourth is moved.
+ *
  * Links are ids + 1, so a zeroed timer is an unset one and unused memory is never touched.
- * 'prev' says where a timer is: 0 nowhere; FIRST | slot, first of its slot; HEAP | position, in
+ * 'prev' says where a timer is: 0 nowhere; FIRST | slot, first of its chain; HEAP | position, in
  * the heap; otherwise behind timer prev - 1.
  *
  * Invariants:
@@ -40,6 +44,7 @@ enum {
 	STEP = 8,          /* log2 of how much wider the next level's slots are */
 	TIDY = 256,        /* timers that one pop may move ahead of need */
 	WORDS = SLOTS / 64,
+	CHAINS = 4,
 };
 
 static const uint32_t TAG = 0xC0000000, FIRST = 0x80000000, HEAP = 0xC0000000;
@@ -51,7 +56,7 @@ struct timer {
 
 struct slot {
 	neap_ns least;
-	uint32_t first;
+	uint32_t chain[CHAINS];   /* the first timer of each */
 };
 
 struct level {
@@ -119,23 +124,34 @@ static void heap_remove(struct neap_wheel *w, uint32_t position)
 
 /* ---- the slots ---- */
 
+/* Level 0 makes do with one: its slots have few timers. */
+static uint32_t chain_of(int l, uint32_t id) { return l ? id % CHAINS : 0; }
+
 static void link_in(struct neap_wheel *w, int l, uint32_t id, neap_ns due)
 {
 	struct level *level = &w->level[l];
 	uint32_t s = (uint32_t)(due >> width(l)) & (SLOTS - 1);
 	struct slot *slot = &level->slot[s];
-	struct timer *t = &w->timer[id];
-	if (slot->first) {
-		w->timer[slot->first - 1].prev = id + 1;
-		if (due < slot->least)
-			slot->least = due;
-	} else {
+	uint32_t *first = &slot->chain[chain_of(l, id)];
+	if (*first) {
+		w->timer[*first - 1].prev = id + 1;
+	} else if (!(level->used[s / 64] >> s % 64 & 1)) {
 		level->used[s / 64] |= UINT64_C(1) << s % 64;
 		level->summary |= UINT64_C(1) << s / 64;
 		slot->least = due;
 	}
-	*t = (struct timer){due, slot->first, FIRST | (uint32_t)l * SLOTS | s};
-	slot->first = id + 1;
+	if (due < slot->least)
+		slot->least = due;
+	w->timer[id] = (struct timer){due, *first, FIRST | (uint32_t)l * SLOTS | s};
+	*first = id + 1;
+}
+
+static int is_empty(const struct slot *slot)
+{
+	uint32_t any = 0;
+	for (int i = 0; i < CHAINS; i++)
+		any |= slot->chain[i];
+	return !any;
 }
 
 static void clear_bit(struct level *level, uint32_t s)
@@ -151,10 +167,10 @@ static void unlink(struct neap_wheel *w, uint32_t id)
 	if ((t->prev & TAG) == FIRST) {
 		uint32_t at = t->prev & ~TAG, s = at % SLOTS;
 		struct level *level = &w->level[at / SLOTS];
-		level->slot[s].first = t->next;
+		level->slot[s].chain[chain_of((int)(at / SLOTS), id)] = t->next;
 		if (t->next)
 			w->timer[t->next - 1].prev = t->prev;
-		else
+		else if (is_empty(&level->slot[s]))
 			clear_bit(level, s);
 	} else {
 		w->timer[t->prev - 1].next = t->next;
@@ -211,22 +227,29 @@ static neap_ns earliest(const struct neap_wheel *w, int *l, int first[LEVELS])
 	return least;
 }
 
-/* Move up to 'most' timers out of a slot to where they belong now. */
+/* Move up to 'most' timers out of a slot to where they belong now, of all its chains in turn. */
 static uint32_t spread(struct neap_wheel *w, int l, int s, uint32_t most)
 {
 	struct slot *slot = &w->level[l].slot[s];
-	uint32_t moved = 0;
-	while (slot->first && moved < most) {
-		uint32_t id = slot->first - 1;
-		slot->first = w->timer[id].next;
-		if (slot->first)
-			__builtin_prefetch(&w->timer[slot->first - 1]);
-		place(w, id, w->timer[id].due);
-		moved++;
-	}
-	if (slot->first)
-		w->timer[slot->first - 1].prev = FIRST | (uint32_t)(l * SLOTS + s);
-	else
+	uint32_t moved = 0, before;
+	const int chains = l ? CHAINS : 1;
+	do {
+		before = moved;
+		for (int i = 0; i < chains && moved < most; i++) {
+			if (!slot->chain[i])
+				continue;
+			uint32_t id = slot->chain[i] - 1, next = w->timer[id].next;
+			slot->chain[i] = next;
+			if (next)
+				__builtin_prefetch(&w->timer[next - 1]);
+			place(w, id, w->timer[id].due);
+			moved++;
+		}
+	} while (moved > before && moved < most);
+	for (int i = 0; i < CHAINS; i++)
+		if (slot->chain[i])
+			w->timer[slot->chain[i] - 1].prev = FIRST | (uint32_t)(l * SLOTS + s);
+	if (is_empty(slot))
 		clear_bit(&w->level[l], (uint32_t)s);
 	return moved;
 }
@@ -368,6 +391,16 @@ int64_t neap_wheel_bytes(const struct neap_wheel *w)
 	return (int64_t)(sizeof *w + w->capacity * (sizeof *w->timer + sizeof *w->heap));
 }
 
+/* Timer n - 1, found in slot s of level l behind 'prev', has no business there. */
+static int is_astray(const struct neap_wheel *w, int l, uint32_t s, uint32_t n, uint32_t prev)
+{
+	const struct timer *t = &w->timer[n - 1];
+	int64_t round = (t->due >> width(l)) - (w->frontier >> width(l));
+	return t->prev != prev || t->due < w->level[l].slot[s].least ||
+	       ((uint32_t)(t->due >> width(l)) & (SLOTS - 1)) != s || t->due < w->frontier ||
+	       round < 0 || round >= SLOTS;
+}
+
 int neap_wheel_check(const struct neap_wheel *w)
 {
 	uint32_t seen = 0;
@@ -384,17 +417,16 @@ int neap_wheel_check(const struct neap_wheel *w)
 			const struct slot *slot = &w->level[l].slot[s];
 			int bit = w->level[l].used[s / 64] >> s % 64 & 1;
 			int summary = w->level[l].summary >> s / 64 & 1;
-			if (bit != (slot->first != 0) || (bit && !summary))
+			if (bit == is_empty(slot) || (bit && !summary))
 				return NEAP_ECORRUPT;
-			uint32_t prev = FIRST | ((uint32_t)l * SLOTS + s);
-			for (uint32_t n = slot->first; n; n = w->timer[n - 1].next, seen++) {
-				const struct timer *t = &w->timer[n - 1];
-				int64_t round = (t->due >> width(l)) - (w->frontier >> width(l));
-				if (t->prev != prev || t->due < slot->least || seen >= w->count ||
-				    ((uint32_t)(t->due >> width(l)) & (SLOTS - 1)) != s ||
-				    t->due < w->frontier || round < 0 || round >= SLOTS)
-					return NEAP_ECORRUPT;
-				prev = n;
+			for (uint32_t c = 0; c < CHAINS; c++) {
+				uint32_t prev = FIRST | ((uint32_t)l * SLOTS + s);
+				for (uint32_t n = slot->chain[c]; n; n = w->timer[n - 1].next) {
+					if (seen++ >= w->count || chain_of(l, n - 1) != c ||
+					    is_astray(w, l, s, n, prev))
+						return NEAP_ECORRUPT;
+					prev = n;
+				}
 			}
 		}
 		for (uint32_t i = 0; i < WORDS; i++)
