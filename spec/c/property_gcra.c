@@ -359,6 +359,45 @@ static void after_those_ahead(struct dice *d)
 	}
 }
 
+/* Another rate in place: what is left, in the new units, rounded down by less than one of them. */
+static void change(struct dice *d, struct pair *p)
+{
+	struct pair fresh;
+	any_limiter(d, &fresh);
+	int keep = (int)dice_between(d, NEAP_KEEP_SPENT, NEAP_KEEP_HELD), finer = p->g->shift;
+	ticks level = bucket_level(&p->same, p->now), full = p->same.full;
+	ticks owed = level < 0 ? -level : 0, held = level < 0 ? 0 : level, spent = full - held;
+	ticks room = fresh.same.full << finer;   /* from here on in old units of new units */
+	owed <<= fresh.g->shift, held <<= fresh.g->shift, spent <<= fresh.g->shift;
+	spent = keep == NEAP_KEEP_HELD ? room - held : spent;
+	ticks want = room - (spent < 0 ? 0 : spent > room ? room : spent) - owed;
+	if (neap_gcra_change(p->g, fresh.amount, fresh.period_ns, fresh.burst, keep, p->now))
+		trial_fail("%ld per %ld burst %ld: refused", fresh.amount, fresh.period_ns, fresh.burst);
+	bucket_fill(&fresh.same, 0, p->now);
+	ticks debt = p->g->tat > fresh.same.since ? p->g->tat - fresh.same.since : 0;
+	ticks unit = (ticks)1 << finer, got = (p->g->burst - debt) * unit;
+	if (p->g->tat == INT64_MAX && got > want)
+		return;   /* a debt beyond the end of the number line */
+	if (p->g->shift != fresh.g->shift || got > want || want - got >= unit)
+		wrong(&fresh, 0, "after a change", (int64_t)(got >> finer), (int64_t)(want >> finer));
+}
+
+static void changed_in_place(struct dice *d)
+{
+	for (int64_t ops = trial_ops(300000); ops > 0; ops -= 10) {
+		struct pair p;
+		any_limiter(d, &p);
+		for (int i = 0; i < 9; i++) {
+			int64_t cost = any_cost(d, &p);
+			move_clock(d, &p);
+			dice_between(d, 0, 1) ? take(&p, cost) : settle(d, &p, cost);
+		}
+		/* a clock that stepped back shows a debt that nobody owes */
+		p.now = p.latest;
+		change(d, &p);
+	}
+}
+
 static void bounds_are_refused(struct dice *d)
 {
 	(void)d;
@@ -412,6 +451,7 @@ int main(void)
 	trial_run("gcra decides, waits and counts as an exact token bucket does", same_as_a_bucket);
 	trial_run("waiters on a gcra do not drift in ten years", no_drift_in_ten_years);
 	trial_run("gcra knows when those ahead will be through", after_those_ahead);
+	trial_run("gcra with another rate keeps what was spent or what it holds", changed_in_place);
 	trial_run("gcra borrows up to the end of time without wrapping", borrowing_never_wraps);
 	return trial_verdict();
 }
