@@ -67,6 +67,8 @@ describe("a multi (NEAP_SEED=" .. seed .. ")", function ()
     assert(m:try_acquire { { "tokens", 10 }, { "tokens", 500 } })
     assert.equal(990, m:available "tokens")
     assert.is_nil(m:why { { "tokens", 10 }, { "tokens", 5000 } })
+    assert.equal("requests",
+      m:why { { "tokens", 10 }, { "tokens", 5000 }, { "requests", 61 } }.limiter)
   end)
 
   it("charges nobody for nothing, and 1 each when no costs are said", function ()
@@ -237,6 +239,9 @@ describe("a multi (NEAP_SEED=" .. seed .. ")", function ()
     held:release()
     assert(m:acquire {})
     assert.equal(2, m:available "quota")
+    assert(m:acquire { cost = { { "quota", 1 } }, timeout = 1 })
+    assert(m:acquire({ all = 1 }, "1s")):settle { all = 0 }
+    assert.same({ 1, 6 }, { m:available "quota", m:available "all" })
     p:extend(2)
     assert(m:acquire { calls = 1 })
     assert.equal(0, rt.now())            -- who does not name it is not stopped

@@ -9,6 +9,7 @@ return {
   hybrid = require "neap.hybrid",
   multi = require "neap.multi",
   pause = require "neap.pause",
+  backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",
   notation = require "neap.notation",
   policy = require "neap.policy",

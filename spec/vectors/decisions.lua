@@ -11,7 +11,5 @@ local decisions = {
 decisions["TB-051"] = decisions.too_fast
 decisions["SE-021"] = decisions.no_polling
 decisions["SE-022"] = decisions.no_polling
-decisions["BW-012"] = "who waits leaves at the instant the pause ends; a pause that begins at that "
-  .. "instant holds the next"
 
 return decisions
