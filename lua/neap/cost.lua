@@ -9,11 +9,15 @@
 --- In a list the first pair of a name counts. Limits that are all named may ask to be `exact`: then
 --- a table that is empty costs nothing, where it would cost 1; and to be `lenient`: then a name
 --- that nobody knows is free, where it would be a mistake (see neap.multi).
+local ffi = require "ffi"
+local C = require "neap.engine"
 local notation = require "neap.notation"
 
-local concat, sort = table.concat, table.sort
-local error, next, pairs, tostring, type = error, next, pairs, tostring, type
+local concat, fill, sort = table.concat, ffi.fill, table.sort
+local error, loadstring, next = error, loadstring, next
+local pairs, tostring, type = pairs, tostring, type
 
+local COSTS, SIZE = C.NEAP_COSTS, C.NEAP_COSTS * ffi.sizeof "int64_t"
 local MAX = 2 ^ 53   -- the last whole number Lua can tell from its neighbours
 
 local cost = {}
@@ -145,6 +149,25 @@ local function read_table(into, terms, given, waits, level)
   return rest
 end
 
+--- Read the usual table, nothing but known names; false, and nothing is said, when it is another.
+--- LuaJIT compiles a short loop apart and gives up on what surrounds it; without one an acquire is
+--- one trace, which takes a quarter of the time. So the loop is written out, once for each cost that
+--- there can be.
+---@type fun(into: ffi.cdata*, names: table<string, integer>, given: table): boolean
+local read_plain = loadstring(([[
+local next, is_cost = ...
+return function (into, names, given)
+  local name, n, index = next(given)
+  STEPS
+  return false
+end]]):gsub("STEPS", (([[
+  index = names[name]
+  if not index or not is_cost(n) then return false end
+  into[index] = n
+  name, n = next(given, name)
+  if name == nil then return true end
+]]):rep(COSTS))), "=cost")(next, is_cost)
+
 --- Read `given` (nil: 1) into an int64_t[NEAP_COSTS].
 ---@param into ffi.cdata*
 ---@param terms neap.Terms
@@ -154,6 +177,13 @@ end
 ---@return integer?  the number, when all costs are that number
 function cost.read(into, terms, given, waits, level)
   if given == nil then given = 1 end
+  if type(given) == "table" and next(given) ~= nil then
+    fill(into, SIZE)
+    if read_plain(into, terms.names, given) then
+      if terms.unnamed then into[terms.unnamed] = 1 end
+      return nil
+    end
+  end
   if type(given) ~= "number" then return read_table(into, terms, given, waits, level + 1) end
   if not is_cost(given) then refuse("cost", given, level + 1) end
   into[0] = given
