@@ -151,7 +151,7 @@ end
 
 --- Read the usual table, nothing but known names; false, and nothing is said, when it is another.
 --- LuaJIT compiles a short loop apart and gives up on what surrounds it; without one an acquire is
---- one trace, which takes a quarter of the time. So the loop is written out, once for each cost that
+--- one trace, which takes a quarter of the time. So the loop is written out, once for each cost
 --- there can be.
 ---@type fun(into: ffi.cdata*, names: table<string, integer>, given: table): boolean
 local read_plain = loadstring(([[
