@@ -1,0 +1,230 @@
+--- Engine: who waits, and when each may go, as stories in virtual time. Random traffic against a
+--- model is in spec/c/property_engine.c, long lines in spec/c/property_waiting.c.
+local ffi = require "ffi"
+local C = require "neap.engine"
+
+local NEVER = C.neap_never
+local STATUS = {
+  [C.NEAP_GRANTED] = "granted", [C.NEAP_WAITING] = "waits", [C.NEAP_REFUSED] = "refused",
+  [C.NEAP_NEVER] = "never", [C.NEAP_TIMEOUT] = "timeout", [C.NEAP_CANCELLED] = "cancelled",
+  [C.NEAP_WOKEN] = "woken", [C.NEAP_QUEUE_FULL] = "full",
+}
+
+local answer, completion = ffi.new "struct neap_answer", ffi.new "struct neap_completion[1]"
+
+local function rate(amount, period_ns, burst)
+  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_GCRA })
+  assert.equal(0, C.neap_gcra_init(l.as.gcra, amount, period_ns, burst))
+  return l
+end
+
+local function permits(limit)
+  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_SEMAPHORE })
+  assert.equal(0, C.neap_semaphore_init(l.as.semaphore, limit, 0))
+  return l
+end
+
+--- An all over these limiters, each for the same cost; it keeps them alive.
+local function all(...)
+  local limiters = { ... }
+  local terms = ffi.new("struct neap_term[?]", #limiters)
+  for i, l in ipairs(limiters) do terms[i - 1] = { l, 1, 0 } end
+  return { c = ffi.new("struct neap_all", { terms, #limiters }), terms = terms, keep = limiters }
+end
+
+--- An engine whose people have names.
+local Story = {}
+Story.__index = Story
+
+local function story(places)
+  local engine = C.neap_engine_open(places or 100, 0)
+  assert(engine ~= nil, "no memory")
+  return setmetatable({ engine = ffi.gc(engine, C.neap_engine_close), name = {}, ticket = {} },
+    Story)
+end
+
+local function request(a, cost, deadline)
+  return ffi.new("struct neap_request", { a.c, deadline or NEVER, { cost or 1 } })
+end
+
+local function outcome()
+  local at = answer.at
+  return STATUS[answer.status], at >= C.neap_on_give and "on give" or tonumber(at)
+end
+
+function Story:acquire(who, now, a, cost, deadline)
+  assert.equal(0, C.neap_engine_acquire(self.engine, request(a, cost, deadline), now, answer))
+  self.ticket[who], self.name[tonumber(answer.ticket)] = answer.ticket, who
+  return outcome()
+end
+
+function Story:try(now, a, cost)
+  C.neap_engine_try(self.engine, request(a, cost), now, answer)
+  return outcome()
+end
+
+function Story:give(now, a, cost)
+  C.neap_engine_give(self.engine, a.c, ffi.new("int64_t[8]", { cost or 1 }), C.NEAP_SUCCESS, now)
+end
+
+function Story:cancel(who, now) return C.neap_engine_cancel(self.engine, self.ticket[who], now) end
+
+--- What has happened by now, each as { who, how, when }, in order.
+function Story:by(now)
+  C.neap_engine_advance(self.engine, now)
+  assert.equal(0, C.neap_engine_check(self.engine))
+  local seen = {}
+  while C.neap_engine_drain(self.engine, completion, 1) == 1 do
+    local c = completion[0]
+    seen[#seen + 1] = { self.name[tonumber(c.ticket)], STATUS[c.status], tonumber(c.at) }
+  end
+  return seen
+end
+
+function Story:stats()
+  local s = ffi.new "struct neap_engine_stats"
+  C.neap_engine_stats(self.engine, s)
+  return s
+end
+
+describe("engine", function ()
+  it("grants in order of arrival, each at its exact instant, however late the loop", function ()
+    local s, api = story(), all(rate(1, 1000, 1))
+    assert.same({ "granted", 0 }, { s:acquire("ann", 0, api) })
+    assert.same({ "waits", 1000 }, { s:acquire("bob", 10, api) })
+    assert.same({ "waits", 2000 }, { s:acquire("cid", 20, api) })
+    assert.same({ "waits", 3000 }, { s:acquire("dot", 30, api) })
+    assert.same({}, s:by(999))
+    assert.same({ { "bob", "granted", 1000 }, { "cid", "granted", 2000 } }, s:by(2999))
+    assert.same({ { "dot", "granted", 3000 } }, s:by(1000000))
+  end)
+
+  it("wakes once per grant", function ()
+    local s, api = story(1000), all(rate(7, 1000, 1), permits(1000))
+    for i = 1, 1000 do s:acquire(i, 0, api) end
+    while C.neap_engine_next_due(s.engine) < NEVER do
+      C.neap_engine_advance(s.engine, C.neap_engine_next_due(s.engine))
+    end
+    local stats = s:stats()
+    assert.equal(999LL, stats.granted)   -- the first one did not wait
+    assert.equal(stats.granted, stats.wakeups)
+  end)
+
+  it("lets nobody barge, but lets pass who needs nothing that is waited for", function ()
+    local tokens, slots = rate(1, 1000, 4), permits(1)
+    local s, both, only_tokens = story(), all(tokens, slots), all(tokens)
+    assert.same({ "granted", 0 }, { s:acquire("ann", 0, both) })
+    assert.same({ "waits", "on give" }, { s:acquire("bob", 0, both) })
+    assert.same({ "refused", "on give" }, { s:try(0, both) })
+    assert.same({ "granted", 0 }, { s:try(0, only_tokens, 3) })   -- bob holds no token
+    assert.same({ "waits", 2000 }, { s:acquire("cid", 0, only_tokens, 2) })
+    assert.same({ "refused", 3000 }, { s:try(1000, only_tokens) })   -- there is one, for cid
+    assert.same({ { "cid", "granted", 2000 } }, s:by(2500))
+  end)
+
+  it("does not starve a heavy request behind light ones", function ()
+    local s, slots = story(), all(permits(4))
+    s:acquire("ann", 0, slots, 2)
+    assert.same({ "waits", "on give" }, { s:acquire("heavy", 0, slots, 4) })
+    assert.same({ "waits", "on give" }, { s:acquire("light", 0, slots, 1) })
+    s:give(10, slots, 2)
+    assert.same({ { "heavy", "granted", 10 } }, s:by(10))
+    s:give(20, slots, 4)
+    assert.same({ { "light", "granted", 20 } }, s:by(20))
+  end)
+
+  it("moves the others forward, exactly, when one leaves", function ()
+    local s, api = story(), all(rate(1, 1000, 1))
+    for _, who in ipairs { "ann", "bob", "cid", "dot" } do s:acquire(who, 0, api) end
+    assert.equal(1, s:cancel("cid", 500))
+    assert.equal(0, s:cancel("cid", 500))
+    assert.equal(0, s:cancel("ann", 500))   -- never had to wait
+    assert.same({
+      { "cid", "cancelled", 500 }, { "bob", "granted", 1000 }, { "dot", "granted", 2000 },
+    }, s:by(5000))
+  end)
+
+  it("refuses a deadline at once that cannot be met, and says what could have been", function ()
+    local s, api = story(), all(rate(1, 1000, 1))
+    s:acquire("ann", 0, api)
+    s:acquire("bob", 0, api)
+    assert.same({ "timeout", 2000 }, { s:acquire("cid", 0, api, 1, 1999) })
+    assert.same({ "waits", 2000 }, { s:acquire("dot", 0, api, 1, 2000) })
+    assert.same({ { "bob", "granted", 1000 }, { "dot", "granted", 2000 } }, s:by(2000))
+  end)
+
+  it("keeps a deadline that comes while one waits", function ()
+    local s, slots = story(), all(permits(1))
+    s:acquire("ann", 0, slots)
+    s:acquire("bob", 0, slots, 1, 300)
+    s:acquire("cid", 0, slots, 1, 200)
+    s:acquire("dot", 0, slots)
+    assert.same({ { "cid", "timeout", 200 }, { "bob", "timeout", 300 } }, s:by(1000))
+    s:give(1000, slots)
+    assert.same({ { "dot", "granted", 1000 } }, s:by(1000))
+  end)
+
+  it("does not refuse a deadline for the sake of those who may wait elsewhere", function ()
+    local tokens = rate(1, 1000, 1)
+    local s, hybrid, plain = story(), all(tokens, permits(1)), all(tokens)
+    s:try(0, plain)
+    for i = 1, 11 do s:acquire("hybrid " .. i, 0, hybrid) end   -- one of them will get the permit
+    assert.equal("waits", (s:acquire("plain", 0, plain, 1, 5000)))
+    assert.same({ { "hybrid 1", "granted", 1000 }, { "plain", "granted", 2000 } }, s:by(5000))
+  end)
+
+  it("says never to a cost above a capacity, also when that was lowered meanwhile", function ()
+    local slots = permits(4)
+    local s, a = story(), all(slots)
+    assert.equal("never", (s:acquire("ann", 0, a, 5)))
+    s:acquire("bob", 0, a, 3)
+    s:acquire("cid", 0, a, 3)
+    slots.as.semaphore.limit = 2
+    C.neap_engine_touch(s.engine, slots, 50)
+    assert.same({ { "cid", "never", 50 } }, s:by(50))
+  end)
+
+  it("asks its waiters anew when what was spent is settled", function ()
+    local s, api = story(), all(rate(1, 1000, 10))
+    s:acquire("ann", 0, api, 10)
+    s:acquire("bob", 0, api, 4)   -- at 4000
+    local function costs(n) return ffi.new("int64_t[8]", { n }) end
+    C.neap_engine_settle(s.engine, api.c, costs(10), costs(7), 0, 100)
+    assert.same({ { "bob", "granted", 1000 } }, s:by(4000))
+  end)
+
+  it("is full at waiters_max, until endings are drained", function ()
+    local s, slots = story(2), all(permits(1))
+    s:acquire("ann", 0, slots)
+    s:acquire("bob", 0, slots)
+    local nap = C.neap_engine_sleep(s.engine, 100, 0)
+    s.name[tonumber(nap)] = "nap"
+    assert.equal("full", (s:acquire("cid", 0, slots)))
+    assert.equal(0LL, C.neap_engine_sleep(s.engine, 100, 0))
+    C.neap_engine_advance(s.engine, 100)
+    assert.equal("full", (s:acquire("cid", 100, slots)))
+    assert.same({ { "nap", "woken", 100 } }, s:by(100))
+    assert.equal("waits", (s:acquire("cid", 100, slots)))
+  end)
+
+  it("never uses a ticket twice, and a Lua number holds it", function ()
+    local s, api, seen = story(1), all(permits(1)), {}
+    s:acquire("holder", 0, api)
+    for i = 1, 1000 do
+      s:acquire(i, 0, api)
+      local ticket = tonumber(s.ticket[i])
+      assert.is_true(ticket >= 1 and ticket < 2^53 and not seen[ticket])
+      seen[ticket] = true
+      assert.equal(1, s:cancel(i, 0))
+      assert.same({ { i, "cancelled", 0 } }, s:by(0))
+    end
+  end)
+
+  it("counts a clock that steps back as the latest it has seen", function ()
+    local s, api = story(), all(rate(1, 1000, 1))
+    s:acquire("ann", 5000, api)
+    assert.same({ "waits", 6000 }, { s:acquire("bob", 10, api) })
+    assert.same({}, s:by(5999))
+    assert.same({ { "bob", "granted", 6000 } }, s:by(6000))
+  end)
+end)
