@@ -300,10 +300,45 @@ static void check_finds_what_is_wrong(struct dice *d)
 		trial_fail("the number of terms");
 }
 
+/* As many limiters as there may be: one grant for each, then a refusal by any one of them. */
+static void as_many_as_there_may_be(struct dice *d)
+{
+	for (int64_t round = trial_ops(3000); round > 0; round--) {
+		struct neap_limiter l[NEAP_TERMS], were[NEAP_TERMS];
+		struct neap_term term[NEAP_TERMS];
+		const struct neap_all all = {term, NEAP_TERMS};
+		const int64_t one[NEAP_COSTS] = {1};
+		int32_t bound, narrow = (int32_t)dice_between(d, 0, NEAP_TERMS - 1);
+		int rates = (int)dice_between(d, 0, 2);   /* none, some, all */
+		memset(l, 0, sizeof l);
+		for (int i = 0; i < NEAP_TERMS; i++) {
+			int64_t limit = i == narrow ? 1 : 2;
+			term[i] = (struct neap_term){&l[i], 1, 0};
+			l[i].kind = rates == 2 || (rates && dice_between(d, 0, 1)) ? NEAP_GCRA : NEAP_SEMAPHORE;
+			if (l[i].kind == NEAP_GCRA)
+				neap_gcra_init(&l[i].as.gcra, 1, 1000, limit);
+			else
+				neap_semaphore_init(&l[i].as.semaphore, limit, 0);
+		}
+		if (neap_all_take(&all, one, 0, &bound) != 0 || bound != -1)
+			trial_fail("refused by %d", bound);
+		for (int i = 0; i < NEAP_TERMS; i++)
+			if (neap_limiter_available(&l[i], 0) != (i == narrow ? 0 : 1))
+				trial_fail("term %d of %d: %ld left", i, NEAP_TERMS,
+					   neap_limiter_available(&l[i], 0));
+		memcpy(were, l, sizeof l);
+		if (neap_all_take(&all, one, 0, &bound) <= 0 || bound != narrow)
+			trial_fail("bound %d, not %d", bound, narrow);
+		if (memcmp(were, l, sizeof l))
+			trial_fail("a refused take left a trace");
+	}
+}
+
 int main(void)
 {
 	trial_run("check finds what is wrong with a composite", check_finds_what_is_wrong);
 	trial_run("all-of waits for the last and takes from each, or from none", all_is_each);
+	trial_run("all-of takes from 64 limiters, or from none", as_many_as_there_may_be);
 	trial_run("what is settled for nothing was never taken", settling_for_nothing_undoes);
 	return trial_verdict();
 }
