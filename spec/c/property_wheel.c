@@ -229,7 +229,8 @@ static void woken_when_needed(struct dice *d)
  * more than a small part of them at once. */
 static void a_million(struct dice *d)
 {
-	const uint32_t capacity = (uint32_t)trial_ops(1000000);
+	const int64_t ops = trial_ops(1000000);
+	const uint32_t capacity = ops < 1000000 ? (uint32_t)ops : 1000000;
 	const neap_ns road = 30 * SECOND, tick = 1000000;
 	struct neap_wheel *w = neap_wheel_open(capacity, 0);
 	if (!w)
