@@ -61,7 +61,7 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_request
 			waiting += l->count;
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
 		neap_ns at = neap_limiter_after(limiter, before, c, now);
-		if (p && at < p->due)
+		if (p && at < p->due && (neap_line_at(s, p->first)->alone || p->first == line))
 			at = p->due;
 		if (waiting > *ahead)
 			*ahead = waiting;

@@ -25,6 +25,7 @@ neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct nea
 void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_change *change);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now);
+neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t cost, neap_ns now);
 neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 			    struct neap_change *change);
 /* Take without asking: what a call turned out to hold. in_use may pass the limit, up to 2^60. */

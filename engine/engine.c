@@ -47,6 +47,8 @@ static void ask(struct neap_engine *e, const struct neap_request *r, struct neap
 		a->status = NEAP_REFUSED;
 		a->at = neap_lines_predict(&e->lines, r, costs_in_use(r), e->at, &a->bound,
 					   &a->ahead);
+		if (a->at <= e->at)
+			a->at = e->at + 1;   /* an elder is there; when it goes nobody knows */
 	}
 }
 
@@ -91,13 +93,14 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 	w->deadline = r->deadline;
 	w->state = WAITING;
 	e->stats.waiting++;
-	if (line)
-		neap_line_join(&e->lines, line, name);
-	else
-		neap_turn_begin_line(e, r, costs_in_use(r), name);
-	neap_turn_arm(e, name);
 	a->status = NEAP_WAITING;
 	a->ticket = neap_ticket_of(e, name);
+	if (line) {
+		neap_line_join(&e->lines, line, name);
+		neap_turn_arm(e, name);
+	} else {
+		neap_turn_begin_line(e, r, costs_in_use(r), name, a->bound);
+	}
 	return NEAP_OK;
 }
 
@@ -143,7 +146,10 @@ void neap_engine_give(struct neap_engine *e, const struct neap_all *all, const i
 {
 	now = neap_turn_to(e, now);
 	neap_all_give(all, cost, outcome, now);
-	ask_all_waiters(e, all);
+	for (int32_t i = 0; i < all->count; i++)
+		if (all->terms[i].limiter->kind == NEAP_SEMAPHORE)   /* others give nothing back */
+			neap_turn_ask_anew(e, all->terms[i].limiter);
+	neap_turn_settle(e);
 }
 
 void neap_engine_settle(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
@@ -173,7 +179,8 @@ neap_ns neap_engine_next_due(struct neap_engine *e) { return neap_wheel_next(e->
 
 struct neap_engine *neap_engine_open(uint32_t waiters_max, neap_ns now)
 {
-	assert(waiters_max >= 1 && waiters_max <= WAITERS_MOST && now >= 0);
+	if (waiters_max < 1 || waiters_max > WAITERS_MOST || now < 0 || now >= neap_horizon)
+		return NULL;
 	struct neap_engine *e = calloc(1, sizeof *e);
 	if (!e)
 		return NULL;

@@ -40,9 +40,10 @@ void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t b
 
 /* Let all that is due by 'now' happen. Answers the engine's now. */
 neap_ns neap_turn_to(struct neap_engine *e, neap_ns now);
-/* A line of one, where it binds. There is room for both records. */
+/* A line of one, armed where it binds; 'bound' is the term that refused. There is room for both
+ * records. */
 void neap_turn_begin_line(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
-			  uint32_t name);
+			  uint32_t name, int32_t bound);
 /* Set a waiter's timer to what it is to be looked at for next. */
 void neap_turn_arm(struct neap_engine *e, uint32_t name);
 /* Whoever stands before this limiter is to be asked anew, when _settle comes. */

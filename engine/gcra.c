@@ -105,10 +105,17 @@ static int64_t read_tat(const struct neap_gcra *g)
 	return __atomic_load_n(&g->tat, __ATOMIC_RELAXED);
 }
 
+/* More than the bucket holds; or misuse, which must not read as "go" where asserts are off. */
+static int is_never(const struct neap_gcra *g, int64_t cost, neap_ns now)
+{
+	return (uint64_t)cost > (uint64_t)(g->burst >> g->shift) ||
+	       (uint64_t)now >= (uint64_t)neap_horizon;
+}
+
 neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now)
 {
 	assert(cost >= 0 && now >= 0 && now < neap_horizon);
-	if (cost > g->burst >> g->shift)
+	if (is_never(g, cost, now))
 		return neap_never;
 	int64_t clock = clock_at(g, now);
 	int64_t due = due_at(g, later(read_tat(g), clock), cost << g->shift);
@@ -118,7 +125,7 @@ neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now)
 neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
 {
 	assert(cost >= 0 && now >= 0 && now < neap_horizon);
-	if (cost > g->burst >> g->shift)
+	if (is_never(g, cost, now))
 		return neap_never;
 	int64_t clock = clock_at(g, now);
 	int64_t by = cost << g->shift;
@@ -139,7 +146,7 @@ inline neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at,
 			      struct neap_change *change)
 {
 	assert(cost >= 0 && at >= 0 && at < neap_horizon);
-	if (cost > g->burst >> g->shift)
+	if (is_never(g, cost, at))
 		return neap_never;
 	int64_t clock = clock_at(g, at);
 	int64_t tat = read_tat(g);
@@ -161,7 +168,7 @@ void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_chang
 
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now)
 {
-	if (cost > g->burst >> g->shift)
+	if (is_never(g, cost, now))
 		return neap_never;
 	int64_t clock = clock_at(g, now);
 	wide ahead_of_it = (wide)later(read_tat(g), clock) + ((wide)(uint64_t)ahead << g->shift);

@@ -110,12 +110,13 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 		return alone;
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_gcra_after(&l->as.gcra, ahead, cost, now);
+	case NEAP_WINDOW: return neap_window_after(&l->as.window, ahead, cost, now);
 	case NEAP_SEMAPHORE:   /* with overdraw whatever goes once those ahead leave the level at 0 */
 		if (!l->as.semaphore.overdraw)
 			ahead = neap_plus(ahead, cost);
 		return neap_limiter_available(l, now) >= ahead ? alone : neap_on_give;
 	}
-	return alone;   /* a window or a pause: at least that long */
+	return alone;   /* a pause: at least that long */
 }
 
 /* The maximum over the terms from i on, asked at 'now', and in *bound what is later than that. */

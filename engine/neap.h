@@ -3,7 +3,7 @@
  *
  * Time    neap_ns: nanoseconds of one monotonic clock, signed, so differences need no care.
  *         Instants are nouns (now, at, due, deadline); durations end in _ns. Rings 0 and 1 never
- *         read a clock: 'now' is a parameter, in [0, neap_horizon).
+ *         read a clock: 'now' is a parameter, in [0, neap_horizon); not the Unix epoch's clock.
  * Memory  structs shown here are the caller's and hold no hidden allocation; a limiter may lie on
  *         the heap, in a static or in shared memory. Zeroed is not ready: call _init. Opaque
  *         ones come from _open and go to _close, and allocate only where it says so.
@@ -172,8 +172,8 @@ struct neap_term {
 };
 
 /* All terms or none. Terms of one limiter stand next to each other and are charged as a sum; up
- * to NEAP_TERMS terms, none at all is no limit. Terms and limiters are the caller's and stay
- * where they are while a request on them is queued. */
+ * to NEAP_TERMS terms, none at all is no limit. The all, its terms and limiters are the caller's
+ * and stay where they are while a request on them is queued: a line is known by their address. */
 struct neap_all {
 	const struct neap_term *terms;
 	int32_t count;
@@ -295,7 +295,8 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 
 /* ==== ring 1: engine, waiting =========================================================== */
 
-/* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. */
+/* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters hear
+ * of permits that are given back through their own engine; of others' gives, say _touch. */
 struct neap_engine;
 
 enum {

@@ -20,6 +20,8 @@ neap_ns neap_pause_when(const struct neap_pause *p, neap_ns now)
 neap_ns neap_pause_extend(struct neap_pause *p, neap_ns until)
 {
 	assert(until >= 0);
+	if (until > neap_horizon)
+		until = neap_horizon;
 	neap_ns was = __atomic_load_n(&p->ends, __ATOMIC_RELAXED);
 	while (was < until)
 		if (__atomic_compare_exchange_n(&p->ends, &was, until, 1, __ATOMIC_RELAXED,

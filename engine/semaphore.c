@@ -33,7 +33,7 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 {
 	assert(cost >= 0);
 	int64_t in_use = read_in_use(s);
-	if (cost > (s->overdraw ? INT64_C(1) << 59 : s->limit))
+	if (cost < 0 || cost > (s->overdraw ? INT64_C(1) << 59 : s->limit))
 		return neap_never;
 	if (s->overdraw ? in_use > s->limit : cost && in_use > s->limit - cost)
 		return neap_on_give;

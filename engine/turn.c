@@ -6,8 +6,8 @@
  * one behind it loses nothing by a late loop, and several grants may fall due in one call.
  *
  * What falls due at one and the same instant happens in the order of arrival: first those who may
- * go are asked, the eldest first; then sleepers wake, and those whose deadline this is give up. So
- * a grant at the very deadline is a grant.
+ * go are asked, post by post, the eldest first; then sleepers wake, and those whose deadline this is
+ * give up. So a grant at the very deadline is a grant.
  *
  * A post is dirty when its first line must be asked again: its instant came, a permit came back,
  * or the one before it left. Dirty posts are a list, not a recursion, and the list is empty
@@ -75,14 +75,21 @@ static int stand(struct neap_engine *e, uint32_t line, int32_t term)
 }
 
 void neap_turn_begin_line(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
-			  uint32_t name)
+			  uint32_t name, int32_t bound)
 {
 	int32_t term;
 	neap_ns when = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &term);
+	int may_go = term < 0;   /* another thread gave back since 'bound' refused: ask at once */
 	uint32_t line = neap_roster_add(&e->lines.line, r->all, tag);
 	neap_line_join(&e->lines, line, name);
-	if (stand(e, line, term))
-		neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
+	int first = stand(e, line, may_go ? bound : term);
+	uint32_t post = neap_line_at(&e->lines, line)->post;
+	if (first && !may_go)
+		neap_post_at(&e->lines, post)->due = when;
+	neap_turn_arm(e, name);
+	if (first && may_go)
+		mark(e, post);
+	neap_turn_settle(e);
 }
 
 /* Take a waiter out of its line, and the line away when it was the last. */
@@ -138,10 +145,9 @@ static void serve(struct neap_engine *e, uint32_t post)
 			return;
 		} else {
 			neap_line_step_back(&e->lines, line);
-			int first = stand(e, line, term);
+			if (stand(e, line, term))
+				neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
 			neap_turn_arm(e, name);
-			if (first)
-				mark(e, neap_line_at(&e->lines, line)->post);
 		}
 	}
 }
@@ -243,6 +249,8 @@ neap_ns neap_turn_to(struct neap_engine *e, neap_ns now)
 	assert(now >= 0 && now < neap_horizon);
 	neap_ns due;
 	int64_t id;
+	if (now >= neap_horizon)
+		now = neap_horizon - 1;
 	if (now < e->at)
 		now = e->at;
 	while (neap_wheel_count(e->wheel) && (id = neap_wheel_pop(e->wheel, now, &due)) >= 0) {

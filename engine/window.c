@@ -14,7 +14,7 @@
  *
  * Invariants: instants in the log do not decrease; used is the sum of the costs in the log.
  */
-#include "neap.h"
+#include "change.h"
 
 #include <assert.h>
 
@@ -44,7 +44,7 @@ neap_ns neap_window_when(const struct neap_window *w, int64_t cost, neap_ns now)
 	assert(cost >= 0);
 	if (cost > w->limit)
 		return neap_never;
-	if (cost == 0)
+	if (cost == 0 || !w->count || leaves(w, entry(w, w->count - 1)) <= now)
 		return now;
 	int64_t used = w->used;
 	uint32_t kept = w->count;
@@ -62,6 +62,16 @@ neap_ns neap_window_when(const struct neap_window *w, int64_t cost, neap_ns now)
 			at = leaves(w, s);
 	}
 	return at;
+}
+
+/* Any one window holds at most the limit, so every whole limit ahead takes one window more. */
+neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t cost, neap_ns now)
+{
+	int64_t total = neap_plus(ahead, cost), whole = (total - 1) / w->limit;
+	neap_ns at = neap_window_when(w, total - whole * w->limit, now), wait;
+	if (__builtin_mul_overflow(whole, w->window_ns, &wait) || wait >= neap_horizon - at)
+		return neap_horizon;
+	return at + wait;
 }
 
 neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now)

@@ -129,7 +129,7 @@ local function serve(self)
     local client = tonumber(command.client)
     if command.kind == C.NEAP_CLOSED then
       if command.note ~= nil then
-        io.stderr:write("neap: a client was cut off: ", ffi.string(command.note), "\n")
+        io.stderr:write("neap: a client was cut off: " .. ffi.string(command.note) .. "\n")
       end
       self.desk:closed(client)
     else
@@ -163,7 +163,7 @@ function worker.run(tree, options)
   if not self then return false, message end
   local address, i = C.neap_server_address(self.server, 0), 0
   while address ~= nil do
-    io.stderr:write("neap: listening on ", ffi.string(address), "\n")
+    io.stderr:write("neap: listening on " .. ffi.string(address) .. "\n")
     i = i + 1
     address = C.neap_server_address(self.server, i)
   end

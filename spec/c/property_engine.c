@@ -292,7 +292,8 @@ static void come_back(struct dice *d, struct pair *p)
 	const struct neap_all *all = &p->world.all[g.all], *same = &p->queue.world.all[g.all];
 	*held = p->held[--p->holds];
 	queue_advance(&p->queue, p->now);
-	if (dice_between(d, 0, 3)) {
+	int gives = dice_between(d, 0, 3) != 0;
+	if (gives) {
 		neap_engine_give(p->engine, all, g.cost, NEAP_SUCCESS, p->now);
 		neap_all_give(same, g.cost, NEAP_SUCCESS, p->queue.at);
 	} else {
@@ -303,7 +304,7 @@ static void come_back(struct dice *d, struct pair *p)
 		neap_all_settle(same, g.cost, used, g.at, p->queue.at);
 		remember(p, g.all, used, g.at);
 	}
-	queue_ask_all_again(&p->queue, g.all);
+	queue_ask_all_again(&p->queue, g.all, gives);   /* a give frees permits, and no more */
 }
 
 static void change_limiter(struct neap_limiter *l, int64_t by, neap_ns now)

@@ -145,10 +145,8 @@ static void serve(struct queue *q, int limiter)
 			return;
 		}
 		q->stands_at[line] = to;
-		if (first_at(q, to) == p) {
-			q->due[to] = neap_on_give;
-			mark(q, to);
-		}
+		if (first_at(q, to) == p)
+			q->due[to] = when;
 	}
 }
 
@@ -184,10 +182,11 @@ void queue_ask_again(struct queue *q, int limiter)
 	settle_down(q);
 }
 
-void queue_ask_all_again(struct queue *q, int all)
+void queue_ask_all_again(struct queue *q, int all, int permits_alone)
 {
 	for (int i = 0; i < q->world.all[all].count; i++)
-		mark_if_any(q, limiter_of(q, all, i));
+		if (!permits_alone || q->world.all[all].terms[i].limiter->kind == NEAP_SEMAPHORE)
+			mark_if_any(q, limiter_of(q, all, i));
 	settle_down(q);
 }
 

@@ -51,7 +51,7 @@ void queue_join(struct queue *q, int all, const int64_t *cost, neap_ns deadline,
 void queue_sleep(struct queue *q, neap_ns until, int64_t ticket);
 int queue_cancel(struct queue *q, int64_t ticket);
 void queue_ask_again(struct queue *q, int limiter);
-void queue_ask_all_again(struct queue *q, int all);
+void queue_ask_all_again(struct queue *q, int all, int permits_alone);
 /* No ticket ends by time before this. */
 neap_ns queue_next(struct queue *q);
 /* How many a newcomer is told go first. */

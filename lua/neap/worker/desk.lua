@@ -91,7 +91,7 @@ end
 
 --- Answer all who ask together: usually one, more when several sent the same ID.
 local function tell(self, party, word, lease, waited_ms, retry_ms, bound)
-  if word == "SHED" then self.shed = self.shed + 1 end
+  if word == "SHED" and #party.clients > 0 then self.shed = self.shed + 1 end
   for _, client in ipairs(party.clients) do
     verdict(self, client, word, lease, waited_ms, retry_ms, bound)
   end
