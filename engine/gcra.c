@@ -21,8 +21,9 @@
  * floor is the same. The way back, ceil(units * den / num), uses P = floor(2^m * den / num) with
  * m = 64 + bits(num), by the mirrored argument.
  *
- * What the rounding costs: a bucket that was idle starts its next interval up to one unit (at
- * most 1 ns of refill) early, once per idle time, never adding up.
+ * What the rounding costs: a bucket that was idle starts its next interval up to one unit early,
+ * once per idle time, never adding up. A unit is at most 1 ns of refill, unless a burst near 2^60
+ * leaves no room for such fine ones.
  *
  * Invariants, after every call:
  *   0 < burst < 2^60, a multiple of 2^shift

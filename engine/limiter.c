@@ -5,8 +5,8 @@
  * Instants are ordered so that "when somebody gives back" and "never" come last, so all-of is a
  * maximum, and the term that holds the maximum is the answer to "why am I waiting?".
  *
- * The maximum is also exact, not a lower bound: nothing but a take or a settle makes a limiter's
- * instant later, so at the maximum every term conforms if nobody came in between. Only a log may
+ * The maximum is also exact, not a lower bound: an instant does not become later by itself, so at
+ * the maximum every term conforms if nobody came in between. Only a log may
  * change its mind: full, it lets a call of its last entry's instant join that entry, but has no
  * room for one of its own a moment later. So with a log among the terms the maximum is asked, too.
  *

@@ -107,9 +107,12 @@ void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_
 	struct neap_stamp *s = entry(w, low);
 	if (low == w->count || s->at != at)
 		return;   /* it has left */
-	int64_t now_cost = s->cost - cost + used;
+	const int64_t most = INT64_C(1) << 59;
+	int64_t now_cost = s->cost - cost + (used < most ? used : most);
 	if (now_cost < 0)
 		now_cost = 0;
+	if (now_cost > most)
+		now_cost = most;
 	w->used += now_cost - s->cost;
 	s->cost = now_cost;
 	if (now_cost)

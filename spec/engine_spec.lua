@@ -228,3 +228,37 @@ describe("engine", function ()
     assert.same({ { "bob", "granted", 6000 } }, s:by(6000))
   end)
 end)
+
+describe("what a hostile reading found, and engine", function ()
+  it("tells the place in a sliding window's line in whole windows", function ()
+    local log = ffi.new "struct neap_stamp[10]"
+    local l = ffi.new("struct neap_limiter", { kind = C.NEAP_WINDOW })
+    assert.equal(0, C.neap_window_init(l.as.window, 10, 1000, log, 10))
+    local s, a = story(), all(l)
+    for i = 1, 10 do assert.equal("granted", (s:acquire("first" .. i, 0, a))) end
+    for i = 1, 24 do s:acquire("w" .. i, 0, a) end
+    local status, at = s:acquire("late", 0, a, 1, 2999)
+    assert.same({ "timeout", 3000 }, { status, at })
+    assert.same({ "waits", 3000 }, { s:acquire("in time", 0, a, 1, 3000) })
+    assert.is_true(log ~= nil)
+  end)
+
+  it("asks nobody who waits for time when a permit comes back", function ()
+    local s, a = story(), all(rate(10, 1000, 1), permits(4))
+    s:acquire("goes", 0, a)
+    s:acquire("waits", 0, a)
+    local before = ffi.new "struct neap_engine_stats"
+    C.neap_engine_stats(s.engine, before)
+    C.neap_engine_give(s.engine, a.c, request(a).cost, C.NEAP_SUCCESS, 10)
+    local after = ffi.new "struct neap_engine_stats"
+    C.neap_engine_stats(s.engine, after)
+    assert.equal(before.wakeups, after.wakeups)
+    assert.equal(100, tonumber(C.neap_engine_next_due(s.engine)))
+  end)
+
+  it("opens for no more waiters than tickets can name", function ()
+    assert.is_true(C.neap_engine_open(0, 0) == nil)
+    assert.is_true(C.neap_engine_open(2 ^ 24 + 1, 0) == nil)
+    assert.is_true(C.neap_engine_open(1, C.neap_horizon) == nil)
+  end)
+end)
