@@ -295,10 +295,10 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 
 /* ==== ring 1: engine, waiting =========================================================== */
 
-/* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters hear
- * of permits that are given back through their own engine; of others' gives, say _touch. Nobody is
- * overtaken at the limiter before which it stands; but one who needs several may, under overload, be
- * overtaken at each in turn while it stands at another, since waiting holds no token. */
+/* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters
+ * hear of permits that are given back through their own engine; of others' gives, say _touch.
+ * Nobody is overtaken at the limiter before which it stands; but one who needs several may, under
+ * overload, be overtaken at each in turn while it stands at another: waiting holds no token. */
 struct neap_engine;
 
 enum {
