@@ -26,7 +26,6 @@
 #include "change.h"
 
 #include <assert.h>
-#include <string.h>
 
 neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now)
 {

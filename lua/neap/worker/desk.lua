@@ -25,6 +25,7 @@ local CANCELLED, WOKEN, QUEUE_FULL = C.NEAP_CANCELLED, C.NEAP_WOKEN, C.NEAP_QUEU
 local OUTCOMES = { OK = C.NEAP_SUCCESS, FAIL = C.NEAP_FAILURE, IGNORE = C.NEAP_IGNORE }
 local KEY_BYTES = 1024
 
+local id_key = leases.id_key
 local cost_t = ffi.typeof "int64_t[8]"
 local request, answer = ffi.new "struct neap_request", ffi.new "struct neap_answer"
 local nothing = cost_t()
@@ -119,8 +120,6 @@ local function grant(self, party, at, now)
   self.granted = self.granted + 1
   tell(self, party, "GRANTED", name, since_ms(party.since, at), -1, "")
 end
-
-local function id_key(account, id) return account.name .. "\0" .. id end
 
 local function wait_with(self, party, client)
   party.clients[#party.clients + 1] = client

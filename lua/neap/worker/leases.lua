@@ -65,8 +65,11 @@ local function take_from(index, key, lease)
   if next(set) == nil then index[key] = nil end
 end
 
---- Where IDs live: they are the account's own.
-local function id_key(account, id) return account.name .. "\0" .. id end
+--- Under what an ID is kept: IDs are the account's own.
+---@return string
+function leases.id_key(account, id) return account.name .. "\0" .. id end
+
+local id_key = leases.id_key
 
 --- The lease an ID stands for, if it is out.
 ---@return neap.Lease?
