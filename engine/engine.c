@@ -38,7 +38,6 @@ static uint32_t costs_in_use(const struct neap_request *r)
 /* The answer for a newcomer, with nothing taken. */
 static void ask(struct neap_engine *e, const struct neap_request *r, struct neap_answer *a)
 {
-	assert(neap_all_check(r->all) == NEAP_OK);
 	*a = (struct neap_answer){.status = NEAP_GRANTED};
 	a->at = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &a->bound);
 	if (a->at == neap_never) {
@@ -134,30 +133,25 @@ int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now)
 	return 0;
 }
 
-static void ask_all_waiters(struct neap_engine *e, const struct neap_all *all)
+void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int outcome, neap_ns at,
+		      neap_ns now)
 {
-	for (int32_t i = 0; i < all->count; i++)
-		neap_turn_ask_anew(e, all->terms[i].limiter);
+	now = neap_turn_to(e, now);
+	neap_all_give(r->all, r->cost, outcome, at, now);
+	for (int32_t i = 0; i < r->all->count; i++)
+		if (r->all->terms[i].limiter->kind == NEAP_SEMAPHORE)   /* others give nothing back */
+			neap_turn_ask_anew(e, r->all->terms[i].limiter);
 	neap_turn_settle(e);
 }
 
-void neap_engine_give(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
-		      int outcome, neap_ns now)
+void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, const int64_t *used,
+			neap_ns at, neap_ns now)
 {
 	now = neap_turn_to(e, now);
-	neap_all_give(all, cost, outcome, now);
-	for (int32_t i = 0; i < all->count; i++)
-		if (all->terms[i].limiter->kind == NEAP_SEMAPHORE)   /* others give nothing back */
-			neap_turn_ask_anew(e, all->terms[i].limiter);
+	neap_all_settle(r->all, r->cost, used, at, now);
+	for (int32_t i = 0; i < r->all->count; i++)
+		neap_turn_ask_anew(e, r->all->terms[i].limiter);
 	neap_turn_settle(e);
-}
-
-void neap_engine_settle(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
-			const int64_t *used, neap_ns at, neap_ns now)
-{
-	now = neap_turn_to(e, now);
-	neap_all_settle(all, cost, used, at, now);
-	ask_all_waiters(e, all);
 }
 
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now)

@@ -51,10 +51,10 @@ neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 	return neap_never;
 }
 
-void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns now)
+void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now)
 {
-	assert(outcome >= NEAP_SUCCESS && outcome <= NEAP_IGNORE && now >= 0);
-	(void)outcome, (void)now;
+	assert(outcome >= NEAP_SUCCESS && outcome <= NEAP_IGNORE && at >= 0 && now >= 0);
+	(void)outcome, (void)at, (void)now;
 	if (l->kind == NEAP_SEMAPHORE)
 		neap_semaphore_give(&l->as.semaphore, cost);
 }
@@ -305,12 +305,13 @@ neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns 
 	return take(all, cost, at, 1, bound);
 }
 
-void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns now)
+void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns at,
+		   neap_ns now)
 {
 	for (int32_t i = 0, next; i < all->count; i = next) {
 		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (c)
-			neap_limiter_give(all->terms[i].limiter, c, outcome, now);
+			neap_limiter_give(all->terms[i].limiter, c, outcome, at, now);
 	}
 }
 
@@ -325,18 +326,22 @@ void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int6
 	}
 }
 
-int neap_all_check(const struct neap_all *all)
+int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t count)
 {
-	if (all->count < 0 || all->count > NEAP_TERMS || (all->count && !all->terms))
+	if (count < 0 || count > NEAP_TERMS || (count && !terms))
 		return NEAP_ERANGE;
-	for (int32_t i = 0; i < all->count; i++) {
-		const struct neap_term *t = &all->terms[i];
+	uint32_t kinds = 0;
+	for (int32_t i = 0; i < count; i++) {
+		const struct neap_term *t = &terms[i];
 		if (!t->limiter || t->multiplier < 1 || t->multiplier > INT32_MAX || t->cost < 0 ||
-		    t->cost >= NEAP_COSTS)
+		    t->cost >= NEAP_COSTS || t->key < 0 || t->key >= NEAP_KEYS)
 			return NEAP_ERANGE;
-		for (int32_t j = 0; j + 1 < i; j++)
-			if (all->terms[j].limiter == t->limiter && t[-1].limiter != t->limiter)
+		for (int32_t j = 0; j < i; j++)
+			if (terms[j].limiter == t->limiter &&
+			    (t[-1].limiter != t->limiter || t[-1].key != t->key))
 				return NEAP_ERANGE;
+		kinds |= 1u << t->limiter->kind;
 	}
+	*all = (struct neap_all){terms, count, kinds};
 	return NEAP_OK;
 }

@@ -136,9 +136,14 @@ void neap_pause_clear(struct neap_pause *p);
 
 /* ==== ring 0: limiter, the tagged union and all-of ====================================== */
 
-enum { NEAP_GCRA = 1, NEAP_SEMAPHORE, NEAP_WINDOW, NEAP_PAUSE };
+enum {
+	NEAP_GCRA = 1, NEAP_SEMAPHORE, NEAP_WINDOW, NEAP_PAUSE, NEAP_BREAKER, NEAP_ADAPTIVE,
+	NEAP_KEYED,
+};
 enum { NEAP_SUCCESS = 0, NEAP_FAILURE = 1, NEAP_IGNORE = 2 };   /* how a permit came back */
-enum { NEAP_COSTS = 8, NEAP_TERMS = 64 };                       /* per request; per all-of */
+enum { NEAP_COSTS = 8, NEAP_KEYS = 4, NEAP_TERMS = 64 };        /* per request; per all-of */
+
+struct neap_keyed;
 
 struct neap_limiter {
 	int32_t kind;
@@ -147,15 +152,17 @@ struct neap_limiter {
 		struct neap_semaphore semaphore;
 		struct neap_window window;
 		struct neap_pause pause;
+		struct neap_keyed *keyed;   /* in terms of requests to an engine alone */
 	} as;
 };
 
-/* The verbs, for any kind. _when and _take as above. _give returns permits with an outcome
- * (NEAP_SUCCESS..NEAP_IGNORE); what time gives back by itself is not given. _settle changes
- * 'cost', spent at instant 'at', into 'used'; with used 0 it undoes the take. */
+/* The verbs, for any kind but NEAP_KEYED, which an engine alone can ask. _when and _take as above.
+ * _give returns permits that were taken at instant 'at' with an outcome (NEAP_SUCCESS..NEAP_IGNORE);
+ * what time gives back by itself is not given. _settle changes 'cost', spent at instant 'at', into
+ * 'used'; with used 0 it undoes the take. */
 neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now);
 neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now);
-void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns now);
+void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now);
 void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
 			 neap_ns now);
 /* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
@@ -164,11 +171,13 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now);
 
-/* One limiter's part in a composite: it is asked for multiplier * request.cost[cost]. */
+/* One limiter's part in a composite: it is asked for multiplier * request.cost[cost]; a keyed one
+ * for what it keeps of request.key[key]. */
 struct neap_term {
 	struct neap_limiter *limiter;
 	int64_t multiplier;   /* 1 .. 2^31 - 1 */
 	int32_t cost;         /* 0 .. NEAP_COSTS - 1 */
+	int32_t key;          /* 0 .. NEAP_KEYS - 1; only a keyed limiter looks at it */
 };
 
 /* All terms or none. Terms of one limiter stand next to each other and are charged as a sum; up
@@ -177,7 +186,13 @@ struct neap_term {
 struct neap_all {
 	const struct neap_term *terms;
 	int32_t count;
+	uint32_t kinds;       /* 1 << NEAP_... for each kind among the limiters */
 };
+
+/* Make an all of these terms. NEAP_ERANGE, *all untouched: a NULL, too many terms, a multiplier, a
+ * cost or a key outside its range, terms of one limiter that do not stand together, or that name
+ * different keys. */
+int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t count);
 
 /* The first instant at which every term conforms (the maximum), and in *bound (may be NULL) the
  * index of the term that decides it, -1 when nothing stands in the way. cost[NEAP_COSTS] are
@@ -192,12 +207,10 @@ neap_ns neap_all_take(const struct neap_all *all, const int64_t *cost, neap_ns n
  * units at the exact moment the tokens arrived, so nothing is lost to rounding. */
 neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns at,
 		       int32_t *bound);
-void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns now);
+void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns at,
+		   neap_ns now);
 void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int64_t *used,
 		     neap_ns at, neap_ns now);
-/* 0, or NEAP_ERANGE: a NULL, too many terms, a multiplier or cost index outside its range, or
- * terms of one limiter that do not stand together. */
-int neap_all_check(const struct neap_all *all);
 
 /* ==== ring 0: cell ====================================================================== */
 
@@ -310,12 +323,15 @@ enum {
 	NEAP_CANCELLED,
 	NEAP_WOKEN,         /* a sleep is over */
 	NEAP_QUEUE_FULL,    /* all waiters_max places are taken */
+	NEAP_SHED,          /* turned away by 'bound', for which nobody waits: an open breaker, or a
+			     * keyed limiter with no room for another key; 'at' is when to come back */
 };
 
 struct neap_request {
 	const struct neap_all *all;
 	neap_ns deadline;             /* an instant; neap_never waits as long as it takes */
 	int64_t cost[8];              /* NEAP_COSTS tokens each, 0 to 2^59 */
+	uint64_t key[4];              /* NEAP_KEYS hashes of keys, for keyed terms */
 };
 
 struct neap_answer {
@@ -330,9 +346,9 @@ struct neap_answer {
 struct neap_completion {
 	int64_t ticket;
 	neap_ns at;       /* the exact instant, which may lie before the 'now' that noticed it */
-	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED, NEAP_WOKEN, or NEAP_NEVER when
-			   * a limit was lowered below the cost meanwhile */
-	int32_t bound;    /* NEAP_TIMEOUT, NEAP_NEVER: what stood in the way; else -1 */
+	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED, NEAP_WOKEN, NEAP_SHED, or
+			   * NEAP_NEVER when a limit was lowered below the cost meanwhile */
+	int32_t bound;    /* NEAP_TIMEOUT, NEAP_NEVER, NEAP_SHED: what stood in the way; else -1 */
 };
 
 /* Room for 'waiters_max' tickets at once (1 to 2^24), whose memory comes at once (128 bytes
@@ -359,11 +375,12 @@ int64_t neap_engine_sleep(struct neap_engine *e, neap_ns until, neap_ns now);
 /* End a ticket as NEAP_CANCELLED: 1, or 0 when it is unknown or has ended already (a grant that
  * is not drained yet is the caller's, to use or give back). */
 int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now);
-/* Give back, or correct, what was granted; those who can go now are granted now. */
-void neap_engine_give(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
-		      int outcome, neap_ns now);
-void neap_engine_settle(struct neap_engine *e, const struct neap_all *all, const int64_t *cost,
-			const int64_t *used, neap_ns at, neap_ns now);
+/* Give back, or correct, what was granted to 'r' at instant 'at'; those who can go now are granted
+ * now. */
+void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int outcome, neap_ns at,
+		      neap_ns now);
+void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, const int64_t *used,
+			neap_ns at, neap_ns now);
 /* The caller changed this limiter itself (refilled, raised, cleared): ask its waiters anew. */
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now);
 /* Let time pass. Answers the number of completions to drain. */

@@ -64,7 +64,7 @@ function Story:try(now, a, cost)
 end
 
 function Story:give(now, a, cost)
-  C.neap_engine_give(self.engine, a.c, ffi.new("int64_t[8]", { cost or 1 }), C.NEAP_SUCCESS, now)
+  C.neap_engine_give(self.engine, request(a, cost), C.NEAP_SUCCESS, now, now)
 end
 
 function Story:cancel(who, now) return C.neap_engine_cancel(self.engine, self.ticket[who], now) end
@@ -189,7 +189,7 @@ describe("engine", function ()
     s:acquire("ann", 0, api, 10)
     s:acquire("bob", 0, api, 4)   -- at 4000
     local function costs(n) return ffi.new("int64_t[8]", { n }) end
-    C.neap_engine_settle(s.engine, api.c, costs(10), costs(7), 0, 100)
+    C.neap_engine_settle(s.engine, request(api, 10), costs(7), 0, 100)
     assert.same({ { "bob", "granted", 1000 } }, s:by(4000))
   end)
 
@@ -249,7 +249,7 @@ describe("what a hostile reading found, and engine", function ()
     s:acquire("waits", 0, a)
     local before = ffi.new "struct neap_engine_stats"
     C.neap_engine_stats(s.engine, before)
-    C.neap_engine_give(s.engine, a.c, request(a).cost, C.NEAP_SUCCESS, 10)
+    C.neap_engine_give(s.engine, request(a), C.NEAP_SUCCESS, 10, 10)
     local after = ffi.new "struct neap_engine_stats"
     C.neap_engine_stats(s.engine, after)
     assert.equal(before.wakeups, after.wakeups)

@@ -30,7 +30,7 @@ local function all(terms)
   local t = ffi.new("struct neap_term[?]", #terms)
   for i, term in ipairs(terms) do t[i - 1] = { term[1], term[3] or 1, term[2] or 0 } end
   local a = ffi.new("struct neap_all", { t, #terms })
-  assert.equal(0, C.neap_all_check(a))
+  assert.equal(0, C.neap_all_init(a, t, #terms))
   return { c = a, terms = t, limiters = terms }
 end
 
@@ -74,7 +74,7 @@ describe("all-of", function ()
     local before = bytes(a)
     assert.same({ ON_GIVE, 2 }, { ask("take", a, costs(1), 0) })
     assert.same(before, bytes(a))
-    C.neap_all_give(a.c, costs(1), C.NEAP_SUCCESS, 0)
+    C.neap_all_give(a.c, costs(1), C.NEAP_SUCCESS, 0, 0)
     assert.same({ 0LL, -1 }, { ask("take", a, costs(1), 0) })
     assert.equal(3LL, C.neap_limiter_available(a.limiters[1][1], 0))   -- time alone gives it back
   end)

@@ -6,8 +6,12 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 
+local band, lshift = bit.band, bit.lshift
 local error, ipairs, pairs = error, ipairs, pairs
 local TERMS, COSTS = C.NEAP_TERMS, C.NEAP_COSTS
+
+-- The kinds whose permits have something to give back.
+local HOLD = lshift(1, C.NEAP_SEMAPHORE) + lshift(1, C.NEAP_BREAKER) + lshift(1, C.NEAP_ADAPTIVE)
 
 local all_t = ffi.typeof "struct neap_all"
 local terms_t = ffi.typeof "struct neap_term[?]"
@@ -21,6 +25,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field label string         what to call it when it refuses
 ---@field word string          what to answer when it refuses: "rate", "busy", "pause"
 ---@field closed boolean?      it refuses everything, and "closed" is the word
+---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field index integer?       of its cost, once it is built into a list of terms
 
 --- What the engine is asked about, and what keeps that memory alive.
@@ -33,6 +38,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field unnamed integer?            index of the cost without a name, if a term has that
 ---@field costs integer               how many costs there are, at least 1
 ---@field holds boolean               a permit has something to give back
+---@field abandoned "ignore"|"failure"  the outcome of a permit that is lost
 
 ---@param part neap.Part
 ---@param change table
@@ -75,7 +81,7 @@ end
 ---@return neap.Terms
 local function build(parts, level, guests)
   local sums = grouped(parts)
-  local flat, names, unnamed, costs, holds = {}, {}, nil, 0, false
+  local flat, names, unnamed, costs, abandoned = {}, {}, nil, 0, "ignore"
   local function index_of(name)
     local index = unnamed
     if name then index = names[name] end
@@ -88,7 +94,7 @@ local function build(parts, level, guests)
     for _, part in ipairs(sum.parts) do
       flat[#flat + 1] = part
       part.index = index_of(part.cost)
-      holds = holds or part.leaf.kind == C.NEAP_SEMAPHORE
+      abandoned = part.abandoned or abandoned
     end
   end
   for _, guest in ipairs(guests or {}) do guest.index = index_of(guest.cost) end
@@ -105,9 +111,12 @@ local function build(parts, level, guests)
     local term = terms[i - 1]
     term.limiter, term.multiplier, term.cost = part.leaf, part.multiplier, part.index
   end
+  local all = all_t()
+  C.neap_all_init(all, terms, #flat)
   return {
-    all = all_t(terms, #flat), terms = terms, parts = flat, sums = sums,
-    names = names, unnamed = unnamed, costs = costs > 0 and costs or 1, holds = holds,
+    all = all, terms = terms, parts = flat, sums = sums,
+    names = names, unnamed = unnamed, costs = costs > 0 and costs or 1,
+    holds = band(all.kinds, HOLD) ~= 0, abandoned = abandoned,
   }
 end
 

@@ -14,17 +14,19 @@ local error, setmetatable, tostring = error, setmetatable, tostring
 local current = runtime.current
 
 local request_t = ffi.typeof "struct neap_request"
+local SIZE = C.NEAP_COSTS * ffi.sizeof "int64_t"
 local OUTCOMES = { success = C.NEAP_SUCCESS, failure = C.NEAP_FAILURE, ignore = C.NEAP_IGNORE }
 
-local spent = ffi.new "int64_t[8]"   -- scratch, never across a yield
+local spent = request_t()            -- scratch, never across a yield
 local used = ffi.new "int64_t[8]"
 local zero = ffi.new "int64_t[8]"
 
 ---@class neap.Permit
 ---@field limiter neap.Limiter
 ---@field cost integer?          what every limit was charged, or
----@field request ffi.cdata*?    struct neap_request: what each was charged; always when it holds
----@field at ffi.cdata*          ns: the instant it was granted at
+---@field request ffi.cdata*?    struct neap_request: what each was charged, and in place of a
+---  deadline the instant it was granted at; always when it holds
+---@field at ffi.cdata*          ns: that instant
 ---@field over boolean?          given back
 local permit = {}
 permit.__index = permit
@@ -40,6 +42,7 @@ function permit.new(limiter, request, n, at)
   local reclaim = limiter.reclaim
   if reclaim then
     local own = ffi.gc(request_t(request), reclaim)
+    own.deadline = at
     return setmetatable({ limiter = limiter, request = own, at = at }, permit)
   elseif n then
     return setmetatable({ limiter = limiter, cost = n, at = at }, permit)
@@ -54,7 +57,8 @@ end
 function permit.reclaimer(limiter)
   return function (request)
     local rt = current()
-    C.neap_engine_give(rt.engine, limiter.terms.all, request.cost, OUTCOMES.ignore, rt.now_ns())
+    local outcome = OUTCOMES[limiter.terms.abandoned]
+    C.neap_engine_give(rt.engine, request, outcome, request.deadline, rt.now_ns())
   end
 end
 
@@ -72,7 +76,7 @@ function permit:give(outcome)
   if limiter.reclaim then
     local rt = current()
     ffi.gc(self.request, nil)
-    C.neap_engine_give(rt.engine, limiter.terms.all, self.request.cost, code, rt.now_ns())
+    C.neap_engine_give(rt.engine, self.request, code, self.at, rt.now_ns())
   end
   if self.guests then limiter:give_guests(self.guests, outcome or "success") end
   return true
@@ -82,22 +86,21 @@ end
 ---@return boolean
 function permit:release() return self:give() end
 
---- What each cost was charged, into `spent`.
+--- What each cost was charged, as a request.
 local function charged(self)
-  if self.request then
-    ffi.copy(spent, self.request.cost, ffi.sizeof(spent))
-  else
-    for i = 0, self.limiter.terms.costs - 1 do spent[i] = self.cost end
-  end
+  if self.request then return self.request end
+  local terms = self.limiter.terms
+  spent.all = terms.all
+  for i = 0, C.NEAP_COSTS - 1 do spent.cost[i] = i < terms.costs and self.cost or 0 end
+  return spent
 end
 
 --- As if it had never been granted, for one that nobody got to see.
 function permit:undo()
-  charged(self)
   if self.request then ffi.gc(self.request, nil) end
   self.over = true
   local rt = current()
-  C.neap_engine_settle(rt.engine, self.limiter.terms.all, spent, zero, self.at, rt.now_ns())
+  C.neap_engine_settle(rt.engine, charged(self), zero, self.at, rt.now_ns())
 end
 
 --- Tell what was really used: what was too much goes back, what was too little is charged now, and
@@ -106,19 +109,18 @@ end
 ---@return boolean  false when the permit was given back before, and nothing happens
 function permit:settle(amount)
   local limiter, request = self.limiter, self.request
-  local terms = limiter.terms
-  charged(self)
-  ffi.copy(used, spent, ffi.sizeof(spent))
-  local n = cost.read_used(used, terms, amount, 2)
+  local was = charged(self)
+  ffi.copy(used, was.cost, SIZE)
+  local n = cost.read_used(used, limiter.terms, amount, 2)
   if self.over then return false end
   local rt = current()
-  C.neap_engine_settle(rt.engine, terms.all, spent, used, self.at, rt.now_ns())
+  C.neap_engine_settle(rt.engine, was, used, self.at, rt.now_ns())
   if self.guests then limiter:settle_guests(self.guests, used) end
   if not request and n then
     self.cost = n
   else
-    request = request or request_t()
-    ffi.copy(request.cost, used, ffi.sizeof(used))
+    request = request or request_t(was)
+    ffi.copy(request.cost, used, SIZE)
     self.request, self.cost = request, nil
   end
   return true

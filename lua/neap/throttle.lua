@@ -17,7 +17,7 @@ local error, tostring, type = error, tostring, type
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 local OPTIONS = { initial = true, log = true }
-local zero, back = ffi.new "int64_t[8]", ffi.new "int64_t[8]"
+local zero, back = ffi.new "int64_t[8]", ffi.new "struct neap_request"
 
 ---@class neap.Throttle: neap.Limiter
 ---@field limit neap.limit
@@ -120,8 +120,8 @@ function throttle:refund(n)
   if slides(self) then
     error("refund: " .. self.name .. " remembers when each token was taken: settle the permit", 2)
   end
-  back[0] = n
-  C.neap_engine_settle(rt.engine, self.terms.all, back, zero, now, now)
+  back.all, back.cost[0] = self.terms.all, n
+  C.neap_engine_settle(rt.engine, back, zero, now, now)
 end
 
 local KEEP = { spent = C.NEAP_KEEP_SPENT, held = C.NEAP_KEEP_HELD }

@@ -12,14 +12,14 @@ enum { ROUNDS = 301, CALLS = 30000 };
 
 static _Alignas(64) struct neap_limiter limiter[3], empty;
 static const struct neap_term terms[] = {
-	{&limiter[0], 1, 0}, {&limiter[1], 1, 0}, {&limiter[2], 1, 0}};
+	{&limiter[0], 1, 0, 0}, {&limiter[1], 1, 0, 0}, {&limiter[2], 1, 0, 0}};
 static const struct neap_term denied[] = {
-	{&limiter[0], 1, 0}, {&limiter[1], 1, 0}, {&empty, 1, 0}};
+	{&limiter[0], 1, 0, 0}, {&limiter[1], 1, 0, 0}, {&empty, 1, 0, 0}};
 static const int64_t cost[NEAP_COSTS] = {1};
 
 static void together(int64_t calls)
 {
-	const struct neap_all all = {terms, 3};
+	const struct neap_all all = {terms, 3, 0};
 	int32_t bound;
 	for (neap_ns now = 0; now < calls; now++)
 		if (neap_all_take(&all, cost, now, &bound) > now)
@@ -28,7 +28,7 @@ static void together(int64_t calls)
 
 static void none(int64_t calls)
 {
-	const struct neap_all all = {denied, 3};
+	const struct neap_all all = {denied, 3, 0};
 	int32_t bound;
 	for (neap_ns now = 0; now < calls; now++)
 		if (neap_all_take(&all, cost, now, &bound) <= now)

@@ -82,14 +82,14 @@ static void any_composite(struct dice *d, struct world *w, struct composite *c)
 		order[i] = order[j];
 		order[j] = i;
 	}
-	c->all = (struct neap_all){c->term, 0};
+	c->all = (struct neap_all){c->term, 0, 0};
 	for (int64_t n = dice_between(d, 0, LIMITERS) - 1; n >= 0; n--)
 		for (int64_t terms = dice_between(d, 0, 3) ? 1 : 3; terms; terms--)
 			c->term[c->all.count++] = (struct neap_term){
 				&w->limiter[order[n]],
 				dice_any_size(d, 1, dice_between(d, 0, 9) ? 3 : INT32_MAX),
-				(int32_t)dice_between(d, 0, NEAP_COSTS - 1)};
-	if (neap_all_check(&c->all))
+				(int32_t)dice_between(d, 0, NEAP_COSTS - 1), 0};
+	if (neap_all_init(&c->all, c->term, c->all.count))
 		trial_fail("a composite of %d terms is refused", c->all.count);
 }
 
@@ -149,8 +149,8 @@ static void take_each(struct world *w, const struct world *from, const struct ne
 	for (int i = 0; i < all->count; i++) {
 		int64_t c = asked(all, cost, i), ones[NEAP_COSTS] = {0};
 		struct neap_limiter *l = in(w, from, all->terms[i].limiter);
-		const struct neap_term term = {l, 1, 0};
-		const struct neap_all one = {&term, 1};
+		const struct neap_term term = {l, 1, 0, 0};
+		const struct neap_all one = {&term, 1, 0};
 		ones[0] = c;
 		if (c)
 			claimed && l->kind == NEAP_GCRA ? neap_all_claim(&one, ones, now, NULL)
@@ -165,7 +165,7 @@ static void give_each(struct world *w, const struct world *from, const struct ne
 		struct neap_limiter *l = in(w, from, all->terms[i].limiter);
 		int64_t c = asked(all, cost, i), u = used ? asked(all, used, i) : 0;
 		if (c && !used)
-			neap_limiter_give(l, c, NEAP_SUCCESS, now);
+			neap_limiter_give(l, c, NEAP_SUCCESS, now, now);
 		else if (used && c != u)
 			neap_limiter_settle(l, c, u, at, now);
 	}
@@ -202,7 +202,7 @@ static void attempt(struct dice *d, struct world *real, struct world *model,
 		trial_fail("a %s charges otherwise than each by itself", *now > since ? "claim" : "take");
 	switch (dice_between(d, 0, 5)) {
 	case 0: case 1:
-		neap_all_give(&c->all, cost, NEAP_SUCCESS, *now);
+		neap_all_give(&c->all, cost, NEAP_SUCCESS, *now, *now);
 		give_each(model, real, &c->all, cost, NULL, 0, *now);
 		break;
 	case 2:
@@ -276,27 +276,28 @@ static void settling_for_nothing_undoes(struct dice *d)
 static void check_finds_what_is_wrong(struct dice *d)
 {
 	(void)d;
-	struct neap_limiter a, b;
+	struct neap_limiter a = {.kind = NEAP_PAUSE}, b = {.kind = NEAP_GCRA};
+	struct neap_all all;
 	const struct neap_term rows[][4] = {
-		{{&a, 1, 0}, {&a, INT32_MAX, 7}, {&b, 1, 0}, {&b, 1, 1}},   /* right */
-		{{&a, 1, 0}, {&b, 1, 0}, {&a, 1, 0}, {&a, 1, 1}},           /* a is torn apart */
-		{{&a, 1, 0}, {&a, 1, 0}, {&b, 1, 0}, {&a, 1, 1}},
-		{{NULL, 1, 0}, {&a, 1, 0}, {&a, 1, 0}, {&a, 1, 1}},
-		{{&a, 0, 0}, {&a, 1, 0}, {&a, 1, 0}, {&a, 1, 1}},
-		{{&a, 1, 0}, {&a, (int64_t)INT32_MAX + 1, 0}, {&a, 1, 0}, {&a, 1, 1}},
-		{{&a, 1, 0}, {&a, 1, -1}, {&a, 1, 0}, {&a, 1, 1}},
-		{{&a, 1, 0}, {&a, 1, 0}, {&a, 1, 0}, {&a, 1, NEAP_COSTS}},
+		{{&a, 1, 0, 0}, {&a, INT32_MAX, 7, 0}, {&b, 1, 0, 0}, {&b, 1, 1, 0}},   /* right */
+		{{&a, 1, 0, 0}, {&b, 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 1, 0}},           /* a is torn apart */
+		{{&a, 1, 0, 0}, {&a, 1, 0, 0}, {&b, 1, 0, 0}, {&a, 1, 1, 0}},
+		{{NULL, 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 1, 0}},
+		{{&a, 0, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 1, 0}},
+		{{&a, 1, 0, 0}, {&a, (int64_t)INT32_MAX + 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 1, 0}},
+		{{&a, 1, 0, 0}, {&a, 1, -1, 0}, {&a, 1, 0, 0}, {&a, 1, 1, 0}},
+		{{&a, 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, 0, 0}, {&a, 1, NEAP_COSTS, 0}},
 	};
 	for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++)
-		if (neap_all_check(&(struct neap_all){rows[i], 4}) != (i ? NEAP_ERANGE : NEAP_OK))
+		if (neap_all_init(&all, rows[i], 4) != (i ? NEAP_ERANGE : NEAP_OK))
 			trial_fail("row %u", i);
 	struct neap_term many[NEAP_TERMS + 1];
 	for (int i = 0; i <= NEAP_TERMS; i++)
-		many[i] = (struct neap_term){&a, 1, 0};
-	if (neap_all_check(&(struct neap_all){many, NEAP_TERMS}) ||
-	    !neap_all_check(&(struct neap_all){many, NEAP_TERMS + 1}) ||
-	    !neap_all_check(&(struct neap_all){many, -1}) ||
-	    !neap_all_check(&(struct neap_all){NULL, 1}) || neap_all_check(&(struct neap_all){NULL, 0}))
+		many[i] = (struct neap_term){&a, 1, 0, 0};
+	if (neap_all_init(&all, many, NEAP_TERMS) ||
+	    !neap_all_init(&all, many, NEAP_TERMS + 1) ||
+	    !neap_all_init(&all, many, -1) ||
+	    !neap_all_init(&all, NULL, 1) || neap_all_init(&all, NULL, 0))
 		trial_fail("the number of terms");
 }
 
@@ -306,14 +307,14 @@ static void as_many_as_there_may_be(struct dice *d)
 	for (int64_t round = trial_ops(3000); round > 0; round--) {
 		struct neap_limiter l[NEAP_TERMS], were[NEAP_TERMS];
 		struct neap_term term[NEAP_TERMS];
-		const struct neap_all all = {term, NEAP_TERMS};
+		const struct neap_all all = {term, NEAP_TERMS, 0};
 		const int64_t one[NEAP_COSTS] = {1};
 		int32_t bound, narrow = (int32_t)dice_between(d, 0, NEAP_TERMS - 1);
 		int rates = (int)dice_between(d, 0, 2);   /* none, some, all */
 		memset(l, 0, sizeof l);
 		for (int i = 0; i < NEAP_TERMS; i++) {
 			int64_t limit = i == narrow ? 1 : 2;
-			term[i] = (struct neap_term){&l[i], 1, 0};
+			term[i] = (struct neap_term){&l[i], 1, 0, 0};
 			l[i].kind = rates == 2 || (rates && dice_between(d, 0, 1)) ? NEAP_GCRA : NEAP_SEMAPHORE;
 			if (l[i].kind == NEAP_GCRA)
 				neap_gcra_init(&l[i].as.gcra, 1, 1000, limit);

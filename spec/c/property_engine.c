@@ -69,11 +69,11 @@ static void any_world(struct dice *d, struct world *w)
 		for (int i = 0; i < limiters && count < QUEUE_TERMS; i++) {
 			struct neap_limiter *l = &w->limiter[(first + i) % QUEUE_LIMITERS];
 			int32_t cost = (int32_t)dice_between(d, 0, QUEUE_COSTS - 1);
-			w->term[a][count++] = (struct neap_term){l, 1, cost};
+			w->term[a][count++] = (struct neap_term){l, 1, cost, 0};
 			if (count < QUEUE_TERMS && !dice_between(d, 0, 5))
-				w->term[a][count++] = (struct neap_term){l, 2, 0};
+				w->term[a][count++] = (struct neap_term){l, 2, 0, 0};
 		}
-		w->all[a] = (struct neap_all){w->term[a], count};
+		w->all[a] = (struct neap_all){w->term[a], count, 0};
 	}
 }
 
@@ -289,18 +289,20 @@ static void come_back(struct dice *d, struct pair *p)
 	if (!p->holds)
 		return;
 	struct grant *held = &p->held[dice_between(d, 0, p->holds - 1)], g = *held;
-	const struct neap_all *all = &p->world.all[g.all], *same = &p->queue.world.all[g.all];
+	const struct neap_all *same = &p->queue.world.all[g.all];
+	struct neap_request r = {.all = &p->world.all[g.all]};
+	memcpy(r.cost, g.cost, sizeof r.cost);
 	*held = p->held[--p->holds];
 	queue_advance(&p->queue, p->now);
 	int gives = dice_between(d, 0, 3) != 0;
 	if (gives) {
-		neap_engine_give(p->engine, all, g.cost, NEAP_SUCCESS, p->now);
-		neap_all_give(same, g.cost, NEAP_SUCCESS, p->queue.at);
+		neap_engine_give(p->engine, &r, NEAP_SUCCESS, g.at, p->now);
+		neap_all_give(same, g.cost, NEAP_SUCCESS, g.at, p->queue.at);
 	} else {
 		int64_t used[NEAP_COSTS];
 		for (int i = 0; i < NEAP_COSTS; i++)
 			used[i] = g.cost[i] ? dice_between(d, 0, 2) : 0;
-		neap_engine_settle(p->engine, all, g.cost, used, g.at, p->now);
+		neap_engine_settle(p->engine, &r, used, g.at, p->now);
 		neap_all_settle(same, g.cost, used, g.at, p->queue.at);
 		remember(p, g.all, used, g.at);
 	}

@@ -34,7 +34,7 @@ static void semaphore_episode(struct dice *d, int64_t ops)
 		neap_ns want = pile_when(limit, out, overdraw, cost, now);
 		switch (dice_between(d, 0, 6)) {
 		case 0: case 1:
-			neap_limiter_give(&l, part, (int)dice_between(d, 0, 2), now);
+			neap_limiter_give(&l, part, (int)dice_between(d, 0, 2), now, now);
 			out -= part;
 			break;
 		case 2:   /* a call that turned out lighter, or heavier */

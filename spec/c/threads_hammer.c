@@ -162,7 +162,7 @@ static void hold(struct holder *h, int64_t *cost)
 	for (int i = 0; i < WORDS - 1; i++)
 		__atomic_sub_fetch(&s->held[i], asked[i], __ATOMIC_SEQ_CST);
 	if (dice_between(&h->dice, 0, 3)) {
-		neap_all_give(&h->all, cost, NEAP_SUCCESS, SECOND);
+		neap_all_give(&h->all, cost, NEAP_SUCCESS, SECOND, SECOND);
 	} else {   /* never taken, if nothing was used */
 		neap_all_settle(&h->all, cost, (int64_t[NEAP_COSTS]){0}, SECOND, SECOND);
 		h->spent -= asked[WORDS - 1];
@@ -193,8 +193,8 @@ static void any_order(struct dice *d, struct holder *h)
 	int count = (int)dice_between(d, 2, WORDS);
 	for (int i = 0; i < count; i++)
 		h->term[i] = (struct neap_term){&h->shared->limiter[order[i]], 1,
-						(int32_t)dice_between(d, 0, NEAP_COSTS - 1)};
-	h->all = (struct neap_all){h->term, count};
+						(int32_t)dice_between(d, 0, NEAP_COSTS - 1), 0};
+	h->all = (struct neap_all){h->term, count, 0};
 	h->dice.state = dice_throw(d);
 }
 

@@ -83,7 +83,7 @@ static void perform(int thread)
 		if (a->gives || a->settles)
 			hold(s, a, -1);
 		if (a->gives)
-			neap_all_give(&s->all, cost, NEAP_SUCCESS, a->now);
+			neap_all_give(&s->all, cost, NEAP_SUCCESS, a->now, a->now);
 		if (a->settles)
 			neap_all_settle(&s->all, cost, (int64_t[NEAP_COSTS]){0}, a->now, a->now);
 	}
@@ -127,8 +127,8 @@ static void any_script(struct dice *d, struct script *s)
 	}
 	int count = (int)dice_between(d, 2, WORDS);
 	for (int i = 0; i < count; i++)
-		s->term[i] = (struct neap_term){&play.limiter[order[i]], 1, i};
-	s->all = (struct neap_all){s->term, count};
+		s->term[i] = (struct neap_term){&play.limiter[order[i]], 1, i, 0};
+	s->all = (struct neap_all){s->term, count, 0};
 	s->attempts = (int)dice_between(d, 1, ATTEMPTS);
 	for (struct attempt *a = s->attempt; a < s->attempt + s->attempts; a++) {
 		*a = (struct attempt){.now = NOW, .gives = dice_between(d, 0, 2) == 0};
@@ -187,9 +187,9 @@ static void opposite_orders(struct dice *d)
 		play.threads = 2;
 		for (int t = 0; t < 2; t++) {
 			struct script *s = &play.script[t];
-			s->term[t] = (struct neap_term){&play.limiter[0], 1, 0};
-			s->term[!t] = (struct neap_term){&play.limiter[1], 1, 0};
-			s->all = (struct neap_all){s->term, 2};
+			s->term[t] = (struct neap_term){&play.limiter[0], 1, 0, 0};
+			s->term[!t] = (struct neap_term){&play.limiter[1], 1, 0, 0};
+			s->all = (struct neap_all){s->term, 2, 0};
 			s->attempts = 1;
 			s->attempt[0] = (struct attempt){.cost = {1}, .now = NOW};
 		}

@@ -67,7 +67,8 @@ local function open(name, limits)
     end
   end
   self.leaves, self.terms = leaves, terms   -- the composite points into them
-  self.all = all_t(terms, count)
+  self.all = all_t()
+  C.neap_all_init(self.all, terms, count)
   return self
 end
 

@@ -26,9 +26,9 @@ local OUTCOMES = { OK = C.NEAP_SUCCESS, FAIL = C.NEAP_FAILURE, IGNORE = C.NEAP_I
 local KEY_BYTES = 1024
 
 local id_key = leases.id_key
-local cost_t = ffi.typeof "int64_t[8]"
-local request, answer = ffi.new "struct neap_request", ffi.new "struct neap_answer"
-local nothing = cost_t()
+local request_t = ffi.typeof "struct neap_request"
+local request, answer = request_t(), ffi.new "struct neap_answer"
+local nothing = ffi.new "int64_t[8]"
 
 ---@class neap.Desk
 ---@field server ffi.cdata*
@@ -85,9 +85,8 @@ local function bound_name(account, term) return account.bound[term] or "" end
 
 --- Each limit is charged 1 unless told otherwise.
 local function ones(account)
-  local cost = cost_t()
-  for i = 0, #account.limits - 1 do cost[i] = 1 end
-  return cost
+  for i = 0, 7 do request.cost[i] = i < #account.limits and 1 or 0 end
+  return request.cost
 end
 
 --- Answer all who ask together: usually one, more when several sent the same ID.
@@ -100,7 +99,7 @@ end
 
 --- Undo a grant that cannot be handed over: nothing was spent.
 local function undo(self, party, at, now)
-  C.neap_engine_settle(self.engine, party.account.all, party.cost, nothing, at, now)
+  C.neap_engine_settle(self.engine, party.request, nothing, at, now)
 end
 
 --- Hand over what the engine granted at instant `at`, with a lease if there is to be one.
@@ -108,7 +107,7 @@ local function grant(self, party, at, now)
   local name
   if party.ttl_ns then
     local lease = self.leases:grant(party.account, {
-      cost = party.cost, at = at, id = party.id, ttl_ns = party.ttl_ns,
+      request = party.request, at = at, id = party.id, ttl_ns = party.ttl_ns,
       client = not party.detach and party.clients[#party.clients] or nil,   -- who asked last
     }, now)
     if not lease then
@@ -181,12 +180,11 @@ end
 local function ask(self, client, account, options, leased)
   local now = self.clock()
   request.all, request.deadline = account.all, deadline(options, now)
-  ffi.copy(request.cost, options.cost, ffi.sizeof(options.cost))
   if options.peek then return peek(self, client, account, now) end
   if options.id and asked_before(self, client, account, options) then return end
   local party = {
-    account = account, cost = options.cost, clients = { client }, since = now, id = options.id,
-    detach = options.detach,
+    account = account, request = request_t(request), clients = { client }, since = now,
+    id = options.id, detach = options.detach,
     ttl_ns = leased and (options.ttl and options.ttl * 1e6 or account.ttl_ns) or nil,
   }
   if self.draining then return tell(self, party, "SHED", nil, 0, -1, "drain") end
@@ -209,9 +207,7 @@ end
 
 --- When could they go now? For those who waited in vain.
 local function retry_ms(self, party, now)
-  request.all, request.deadline = party.account.all, now
-  ffi.copy(request.cost, party.cost, ffi.sizeof(party.cost))
-  C.neap_engine_peek(self.engine, request, now, answer)
+  C.neap_engine_peek(self.engine, party.request, now, answer)
   return answer.status == NEVER and -1 or until_ms(answer.at, now)
 end
 
@@ -309,9 +305,9 @@ function desk:limit(client, words)
     return fail(self, client, ("ERR a key has up to %d bytes, got %d"):format(KEY_BYTES, #words[1]))
   end
   -- read the options first: what is wrong there must not make a key
-  local cost = cost_t()
-  cost[0] = 1
-  local options, err = tail.limit(words, 3, cost)
+  request.cost[0] = 1
+  for i = 1, 7 do request.cost[i] = 0 end
+  local options, err = tail.limit(words, 3, request.cost)
   if not options then return fail(self, client, err) end
   local account
   account, err = self.accounts:key(self.engine, words[1], words[2], self.clock())

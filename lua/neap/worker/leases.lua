@@ -14,7 +14,7 @@ local next, pairs, setmetatable, tonumber = next, pairs, setmetatable, tonumber
 ---@class neap.Lease
 ---@field name string
 ---@field account neap.Account
----@field cost ffi.cdata*     int64_t[8]
+---@field request ffi.cdata*  struct neap_request: what was granted
 ---@field at ffi.cdata*       ns: when it was granted
 ---@field client integer?     dies with it; nil: detached
 ---@field ticket integer      of the sleep that ends it
@@ -87,14 +87,15 @@ end
 --- A lease for what was just granted. Its end takes a place in the engine, so the engine's bound
 --- on waiters is one on leases, too.
 ---@param account neap.Account
----@param terms { cost: ffi.cdata*, at: ffi.cdata*, ttl_ns: number, client: integer?, id: string? }
+---@param terms { request: ffi.cdata*, at: ffi.cdata*, ttl_ns: number, client: integer?,
+---  id: string? }
 ---@param now ffi.cdata*
 ---@return neap.Lease?  nil: no place is free
 function leases:grant(account, terms, now)
   local ticket = tonumber(C.neap_engine_sleep(self.engine, now + int64(terms.ttl_ns), now))
   if ticket == 0 then return nil end
   local lease = {
-    name = draw(self), account = account, cost = terms.cost, at = terms.at, id = terms.id,
+    name = draw(self), account = account, request = terms.request, at = terms.at, id = terms.id,
     ticket = ticket,
   }
   self.by_name[lease.name], self.by_ticket[ticket] = lease, lease
@@ -114,7 +115,7 @@ local function finish(self, lease, outcome, now)
   if lease.id then self.by_id[id_key(lease.account, lease.id)] = nil end
   lease.account.leases, self.count = lease.account.leases - 1, self.count - 1
   C.neap_engine_cancel(self.engine, lease.ticket, now)
-  C.neap_engine_give(self.engine, lease.account.all, lease.cost, outcome, now)
+  C.neap_engine_give(self.engine, lease.request, outcome, lease.at, now)
 end
 
 --- Give back by name. `used` says what limits were really charged, by their numbers from 1.
@@ -127,9 +128,10 @@ function leases:release(name, outcome, used, now)
   local lease = self.by_name[name]
   if not lease then return nil end
   if used then
-    local cost = used_t(lease.cost)
+    local cost = used_t(lease.request.cost)
     for i, n in pairs(used) do cost[i - 1] = n end
-    C.neap_engine_settle(self.engine, lease.account.all, lease.cost, cost, lease.at, now)
+    C.neap_engine_settle(self.engine, lease.request, cost, lease.at, now)
+    ffi.copy(lease.request.cost, cost, ffi.sizeof(cost))
   end
   finish(self, lease, outcome, now)
   return lease
