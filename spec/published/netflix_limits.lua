@@ -1,11 +1,11 @@
 --- Adaptive limits: samples in, limits out.
 ---
---- Source: Netflix/concurrency-limits:concurrency-limits-core/src/test/java/com/netflix/concurrency/
---- limits/limit/ VegasLimitTest.java, AIMDLimitTest.java, ExpAvgMeasurementTest.java and
---- functions/Log10RootFunctionTest.java. Two AIMD cases are published by a port of those tests only:
---- helidon-io/helidon:common/concurrency/limits/src/test/java/io/helidon/common/concurrency/limits/
---- AimdLimitTest.java. What an option is when a case does not name it stands in `defaults`, from
---- VegasLimit.java, AIMDLimit.java and Gradient2Limit.java of the first.
+--- Source: Netflix/concurrency-limits:concurrency-limits-core/src/test/java/com/netflix/
+--- concurrency/limits/limit/ VegasLimitTest.java, AIMDLimitTest.java, ExpAvgMeasurementTest.java,
+--- functions/Log10RootFunctionTest.java. Two AIMD cases are published by a port of those tests:
+--- helidon-io/helidon:common/concurrency/limits/src/test/java/io/helidon/common/concurrency/
+--- limits/AimdLimitTest.java. What an option is when a case does not name it stands in
+--- `defaults`, from VegasLimit.java, AIMDLimit.java and Gradient2Limit.java of the first.
 ---
 --- A sample: rtt in ms, calls in flight, the limit after it, and "dropped" for one that failed. The
 --- limit is what a caller sees, cut to a whole number; the state goes on with its fraction.
@@ -13,7 +13,7 @@
 --- Gradient2 is published without numbers. Those here are derived with pencil and paper from the
 --- three formulas above its class, one step in each row.
 
--- `by` is the size of an increase or decrease, "log10": max(1, whole part of log10(limit)).
+-- "log10": max(1, whole part of log10(limit)).
 local vegas = {
   initial = 20, floor = 1, ceiling = 1000, smoothing = 1,
   alpha = "3 log10", beta = "6 log10", threshold = "log10", increase = "log10", decrease = "log10",
