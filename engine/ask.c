@@ -10,48 +10,58 @@
  *          the first there has been told when. A line that asks others, too, may move on to one
  *          of them with its next head and let me pass. So the instant is exact for a line on one
  *          rate, and otherwise never later than the truth, unless someone before me gives up.
+ *
+ * A term that turns away is not waited for: a table with no room for another key.
  */
 #include "change.h"
 #include "line.h"
 
-neap_ns neap_lines_decide(const struct neap_lines *s, const struct neap_all *all,
-			  const int64_t *cost, uint64_t arrival, neap_ns at, int32_t *term)
+uint32_t neap_post_of(const struct neap_lines *s, const struct neap_asked *a, int32_t i)
 {
-	neap_ns latest = at;
-	*term = -1;
-	for (int32_t i = 0, next; i < all->count; i = next) {
-		const struct neap_limiter *l = all->terms[i].limiter;
-		int64_t c = neap_all_cost(all, cost, i, &next);
+	const struct neap_limiter *l = neap_asked_place(a, i);
+	return neap_roster_find(&s->post, l, neap_asked_place_tag(a, i));
+}
+
+struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct neap_asked *a,
+				      uint64_t arrival, neap_ns at)
+{
+	struct neap_verdict v = {.at = at, .term = -1};
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		const struct neap_limiter *l = a->faces->terms[i].limiter;
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		if (!c)
 			continue;
 		neap_ns when = neap_limiter_when(l, c, at);
-		uint32_t post = when == neap_never ? 0 : neap_post_of(s, l);
+		neap_ns room_at = neap_asked_room_at(a, i);
+		if (room_at && when != neap_never)
+			return (struct neap_verdict){room_at, i, 1};
+		uint32_t post = when == neap_never ? 0 : neap_post_of(s, a, i);
 		if (post) {
 			uint32_t first = neap_post_at(s, post)->first;
 			if (first && neap_line_at(s, first)->arrival < arrival)
 				when = neap_on_give;
 		}
-		if (when > latest) {
-			latest = when;
-			*term = i;
+		if (when > v.at) {
+			v.at = when;
+			v.term = i;
 		}
 	}
-	return latest;
+	return v;
 }
 
-neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_request *r, uint32_t tag,
+neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *a, uint64_t tag,
 			   neap_ns now, int32_t *bound, int64_t *ahead)
 {
-	uint32_t line = neap_roster_find(&s->line, r->all, tag);
+	uint32_t line = neap_roster_find(&s->line, a->all, tag);
 	const struct neap_line *l = line ? neap_line_at(s, line) : NULL;
 	neap_ns latest = now;
 	*ahead = 0;
-	for (int32_t i = 0, next; i < r->all->count; i = next) {
-		const struct neap_limiter *limiter = r->all->terms[i].limiter;
-		int64_t c = neap_all_cost(r->all, r->cost, i, &next);
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		const struct neap_limiter *limiter = a->faces->terms[i].limiter;
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		if (!c)
 			continue;
-		uint32_t post = neap_post_of(s, limiter);
+		uint32_t post = neap_post_of(s, a, i);
 		const struct neap_post *p = post ? neap_post_at(s, post) : NULL;
 		neap_sum queued = p ? p->queued : 0;
 		int64_t waiting = p ? p->waiting : 0;

@@ -23,6 +23,9 @@ neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct nea
 /* Correct a take, planned at 'at', of one who waited for it: if it did not conform 1 ns before, the
  * token came between two readings of the clock, and is charged at the moment it came. */
 void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_change *change);
+/* Where the clock stands at 'now', in units; and the first instant at which it has come to 'units'. */
+int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now);
+neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now);
 neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t cost, neap_ns now);

@@ -35,17 +35,24 @@ static uint32_t costs_in_use(const struct neap_request *r)
 	return tag;
 }
 
-/* The answer for a newcomer, with nothing taken. */
-static void ask(struct neap_engine *e, const struct neap_request *r, struct neap_answer *a)
+static uint64_t line_tag(const struct neap_request *r)
 {
-	*a = (struct neap_answer){.status = NEAP_GRANTED};
-	a->at = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &a->bound);
-	if (a->at == neap_never) {
+	return neap_line_tag(r->all, costs_in_use(r), r->key);
+}
+
+/* The answer for a newcomer, with nothing taken. */
+static void ask(struct neap_engine *e, const struct neap_request *r, const struct neap_asked *asked,
+		struct neap_answer *a)
+{
+	struct neap_verdict v = neap_lines_decide(&e->lines, asked, UINT64_MAX, e->at);
+	*a = (struct neap_answer){.status = NEAP_GRANTED, .at = v.at, .bound = v.term};
+	if (v.shed) {
+		a->status = NEAP_SHED;
+	} else if (a->at == neap_never) {
 		a->status = NEAP_NEVER;
 	} else if (a->at > e->at) {
 		a->status = NEAP_REFUSED;
-		a->at = neap_lines_predict(&e->lines, r, costs_in_use(r), e->at, &a->bound,
-					   &a->ahead);
+		a->at = neap_lines_predict(&e->lines, asked, line_tag(r), e->at, &a->bound, &a->ahead);
 		if (a->at <= e->at)
 			a->at = e->at + 1;   /* an elder is there; when it goes nobody knows */
 	}
@@ -54,30 +61,42 @@ static void ask(struct neap_engine *e, const struct neap_request *r, struct neap
 void neap_engine_peek(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 		      struct neap_answer *a)
 {
-	neap_turn_to(e, now);
-	ask(e, r, a);
+	struct neap_asked asked;
+	now = neap_turn_to(e, now);
+	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	ask(e, r, &asked, a);
+}
+
+/* _try, which leaves in 'asked' what it asked. */
+static void try(struct neap_engine *e, const struct neap_request *r, struct neap_asked *asked,
+		neap_ns now, struct neap_answer *a)
+{
+	now = neap_turn_to(e, now);
+	neap_asked_ready(asked, r->all, r->cost, r->key, now, NEAP_WANT);
+	do
+		ask(e, r, asked, a);   /* again when another thread was faster */
+	while (a->status == NEAP_GRANTED && neap_asked_take(asked, now) > now);
 }
 
 void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 		     struct neap_answer *a)
 {
-	neap_turn_to(e, now);
-	do
-		ask(e, r, a);   /* again when another thread was faster */
-	while (a->status == NEAP_GRANTED && neap_all_take(r->all, r->cost, e->at, NULL) > e->at);
+	struct neap_asked asked;
+	try(e, r, &asked, now, a);
 }
 
 int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, neap_ns now,
 			struct neap_answer *a)
 {
-	neap_engine_try(e, r, now, a);
+	struct neap_asked asked;
+	try(e, r, &asked, now, a);
 	if (a->status != NEAP_REFUSED)
 		return NEAP_OK;
 	if (r->deadline <= e->at || (a->at > r->deadline && a->at < neap_on_give)) {
 		a->status = NEAP_TIMEOUT;
 		return NEAP_OK;
 	}
-	uint32_t line = neap_roster_find(&e->lines.line, r->all, costs_in_use(r));
+	uint32_t line = neap_roster_find(&e->lines.line, r->all, line_tag(r));
 	if (!line && (neap_roster_reserve(&e->lines.line, e->lines.line.count + 1) ||
 		      neap_roster_reserve(&e->lines.post, e->lines.line.count + 2)))
 		return NEAP_ENOMEM;
@@ -98,7 +117,7 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 		neap_line_join(&e->lines, line, name);
 		neap_turn_arm(e, name);
 	} else {
-		neap_turn_begin_line(e, r, costs_in_use(r), name, a->bound);
+		neap_turn_begin_line(e, &asked, costs_in_use(r), name, a->bound);
 	}
 	return NEAP_OK;
 }
@@ -136,28 +155,32 @@ int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now)
 void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int outcome, neap_ns at,
 		      neap_ns now)
 {
+	struct neap_asked asked;
 	now = neap_turn_to(e, now);
-	neap_all_give(r->all, r->cost, outcome, at, now);
+	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	neap_asked_give(&asked, outcome, at, now);
 	for (int32_t i = 0; i < r->all->count; i++)
-		if (r->all->terms[i].limiter->kind == NEAP_SEMAPHORE)   /* others give nothing back */
-			neap_turn_ask_anew(e, r->all->terms[i].limiter);
+		if (asked.faces->terms[i].limiter->kind == NEAP_SEMAPHORE)   /* others give nothing */
+			neap_turn_ask_anew(e, &asked, i);
 	neap_turn_settle(e);
 }
 
 void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, const int64_t *used,
 			neap_ns at, neap_ns now)
 {
+	struct neap_asked asked;
 	now = neap_turn_to(e, now);
-	neap_all_settle(r->all, r->cost, used, at, now);
+	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	neap_asked_settle(&asked, used, at, now);
 	for (int32_t i = 0; i < r->all->count; i++)
-		neap_turn_ask_anew(e, r->all->terms[i].limiter);
+		neap_turn_ask_anew(e, &asked, i);
 	neap_turn_settle(e);
 }
 
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now)
 {
 	neap_turn_to(e, now);
-	neap_turn_ask_anew(e, l);
+	neap_turn_ask_all_anew(e, l);
 	neap_turn_settle(e);
 }
 

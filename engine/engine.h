@@ -42,12 +42,14 @@ void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t b
 neap_ns neap_turn_to(struct neap_engine *e, neap_ns now);
 /* A line of one, armed where it binds; 'bound' is the term that refused. There is room for both
  * records. */
-void neap_turn_begin_line(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
+void neap_turn_begin_line(struct neap_engine *e, const struct neap_asked *a, uint32_t costs,
 			  uint32_t name, int32_t bound);
 /* Set a waiter's timer to what it is to be looked at for next. */
 void neap_turn_arm(struct neap_engine *e, uint32_t name);
-/* Whoever stands before this limiter is to be asked anew, when _settle comes. */
-void neap_turn_ask_anew(struct neap_engine *e, const struct neap_limiter *l);
+/* Whoever waits for term i of 'a' is to be asked anew, when _settle comes. */
+void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32_t i);
+/* The same for all who wait for a limiter, whatever their keys. */
+void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l);
 void neap_turn_settle(struct neap_engine *e);
 /* End one who waits otherwise than by a grant. */
 void neap_turn_drop(struct neap_engine *e, uint32_t name, int status);

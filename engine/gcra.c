@@ -200,6 +200,10 @@ void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns n
 		;
 }
 
+int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now) { return clock_at(g, now); }
+
+neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units) { return reaches(g, units); }
+
 int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now)
 {
 	int64_t clock = clock_at(g, now);

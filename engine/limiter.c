@@ -35,7 +35,7 @@ neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns no
 	case NEAP_WINDOW: return neap_window_when(&l->as.window, cost, now);
 	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
 	}
-	assert(!"a limiter that was never initialised");
+	assert(!"a limiter that was never initialised, or is keyed");
 	return neap_never;
 }
 

@@ -3,9 +3,10 @@
  *
  * Two things are called a queue elsewhere, and are different here:
  *
- *   A line  is first come, first served: all who ask the same limits for the same kinds of cost.
+ *   A line  is first come, first served: all who ask the same limits for the same kinds of cost,
+ *           and the same keys of those that are keyed.
  *           Whoever stands behind somebody in it would get no answer that his elder would not.
- *   A post  is a place before one limiter. Of each line only the head stands at a post, the one
+ *   A post  is a place before one limiter, and one of its keys. Of each line only the head stands at a post, the one
  *           of the limiter that holds it up. Heads of several lines that share a limiter meet
  *           there, and the one who arrived first is asked first.
  *
@@ -103,6 +104,19 @@ static void heap_remove(struct neap_lines *s, struct neap_post *post, uint32_t l
 
 /* ---- standing ---- */
 
+uint64_t neap_line_tag(const struct neap_all *all, uint32_t costs, const uint64_t *key)
+{
+	uint64_t tag = costs;
+	if (!neap_asked_is_keyed(all))
+		return tag;
+	for (int32_t i = 0; i < all->count; i++)
+		if (all->terms[i].limiter->kind == NEAP_KEYED) {
+			tag = (tag ^ key[all->terms[i].key]) * UINT64_C(0x9E3779B97F4A7C15);
+			tag ^= tag >> 32;   /* an odd factor: nothing is lost on the way */
+		}
+	return tag;
+}
+
 neap_sum neap_line_queued(const struct neap_line *line, int32_t term)
 {
 	const struct neap_all *all = neap_line_all(line);
@@ -130,7 +144,7 @@ static int32_t asks_alone(const struct neap_line *line, int32_t term)
 	const struct neap_all *all = neap_line_all(line);
 	for (int32_t i = 0; i < all->count; i++)
 		if (all->terms[i].limiter != all->terms[term].limiter &&
-		    line->key.tag >> all->terms[i].cost & 1)
+		    line->costs >> all->terms[i].cost & 1)
 			return 0;
 	return 1;
 }
@@ -139,7 +153,7 @@ void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t
 {
 	struct neap_line *l = neap_line_at(s, line);
 	struct neap_post *p = neap_post_at(s, post);
-	assert(l->count && !l->post && neap_line_all(l)->terms[term].limiter == p->key.of);
+	assert(l->count && !l->post);
 	l->post = post;
 	l->term = term;
 	l->alone = asks_alone(l, term);
@@ -175,7 +189,7 @@ void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter)
 	}
 	l->tail = waiter;
 	l->count++;
-	for (uint32_t left = l->key.tag; left; left &= left - 1)
+	for (uint32_t left = l->costs; left; left &= left - 1)
 		l->queued[neap_next_cost(left)] += w->cost[neap_next_cost(left)];
 	if (l->post) {
 		struct neap_post *p = neap_post_at(s, l->post);
@@ -194,7 +208,7 @@ void neap_line_leave(struct neap_lines *s, uint32_t waiter)
 		p->queued -= l->alone ? asks(l, w) : 0;
 		p->waiting--;
 	}
-	for (uint32_t left = l->key.tag; left; left &= left - 1) {
+	for (uint32_t left = l->costs; left; left &= left - 1) {
 		int i = neap_next_cost(left);
 		l->queued[i] -= w->cost[i];
 		w->cost[i] = 0;
@@ -225,7 +239,7 @@ static int check_line(const struct neap_lines *s, const struct neap_line *l)
 	for (uint32_t n = l->head; n; prev = n, n = neap_waiter_at(s, n)->next) {
 		const struct neap_waiter *w = neap_waiter_at(s, n);
 		for (int i = 0; i < NEAP_COSTS; i++)
-			if ((w->cost[i] > 0) != (l->key.tag >> i & 1))
+			if ((w->cost[i] > 0) != (l->costs >> i & 1))
 				return NEAP_ECORRUPT;
 		if (w->prev != prev || neap_line_at(s, w->line) != l || count++ >= l->count ||
 		    w->arrival <= arrival)

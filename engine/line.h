@@ -3,7 +3,7 @@
 #ifndef NEAP_LINE_H
 #define NEAP_LINE_H
 
-#include "neap.h"
+#include "asked.h"
 
 __extension__ typedef __int128 neap_sum;   /* of many costs */
 
@@ -11,7 +11,7 @@ __extension__ typedef __int128 neap_sum;   /* of many costs */
 
 struct neap_key {
 	const void *of;       /* NULL: a free record */
-	uint32_t tag;
+	uint64_t tag;
 	uint32_t next_free;
 };
 
@@ -27,9 +27,9 @@ void neap_roster_free(struct neap_roster *r);
 /* Room for 'count' records: NEAP_OK or NEAP_ENOMEM. Records may move, names do not. */
 int neap_roster_reserve(struct neap_roster *r, uint32_t count);
 /* The record's name, or 0. */
-uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint32_t tag);
+uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint64_t tag);
 /* A new record, zeroed but for its key. There must be room, and none of that key. */
-uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint32_t tag);
+uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint64_t tag);
 void neap_roster_remove(struct neap_roster *r, uint32_t name);
 int neap_roster_check(const struct neap_roster *r);
 
@@ -49,7 +49,9 @@ struct neap_waiter {
 };
 
 struct neap_line {
-	struct neap_key key;            /* of: the all; tag: the costs in use, one bit each */
+	struct neap_key key;            /* of: the all; tag: see neap_line_tag */
+	uint32_t costs;                 /* in use, one bit each */
+	uint64_t keys[NEAP_KEYS];       /* of its waiters' requests */
 	neap_sum queued[NEAP_COSTS];    /* sum of its waiters' costs */
 	uint64_t arrival;               /* of its head */
 	uint32_t head, tail, count;
@@ -60,7 +62,7 @@ struct neap_line {
 };
 
 struct neap_post {
-	struct neap_key key;    /* of: the limiter */
+	struct neap_key key;    /* of: the limiter; tag: of a keyed one the key */
 	neap_sum queued;        /* what the waiters of lines that ask it alone ask of it */
 	neap_ns due;            /* when its first line is asked again; neap_on_give */
 	int64_t waiting;        /* waiters in the lines standing here */
@@ -106,23 +108,31 @@ void neap_line_step_back(struct neap_lines *s, uint32_t line);
 neap_sum neap_line_queued(const struct neap_line *line, int32_t term);
 int neap_lines_check(const struct neap_lines *s);
 
-/* The costs in use that are left in 'tag', one by one: for (left = tag; left; left &= left - 1). */
+/* The costs in use that are left, one by one: for (left = costs; left; left &= left - 1). */
 static inline int neap_next_cost(uint32_t left) { return __builtin_ctz(left); }
 
-static inline uint32_t neap_post_of(const struct neap_lines *s, const struct neap_limiter *l)
-{
-	return neap_roster_find(&s->post, l, 0);
-}
+/* By what a line of an all is known: the costs in use, and the keys of keyed terms. Those are
+ * hashes under a secret, so that two lines meet in one as seldom as two keys do. */
+uint64_t neap_line_tag(const struct neap_all *all, uint32_t costs, const uint64_t *key);
 
 /* ---- questions (ask.c) ---- */
 
-/* When could one who arrived at 'arrival' go? Up to 'at': now. Otherwise *term binds; neap_on_give
- * also stands for "somebody before me is there". */
-neap_ns neap_lines_decide(const struct neap_lines *s, const struct neap_all *all,
-			  const int64_t *cost, uint64_t arrival, neap_ns at, int32_t *term);
-/* The earliest instant for one who would join at 'now' with the costs in use 'tag', what binds it
- * (*bound stays when nothing does) and how many go first. */
-neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_request *r, uint32_t tag,
+/* The post of those who wait for term i; 0 when nobody does. */
+uint32_t neap_post_of(const struct neap_lines *s, const struct neap_asked *a, int32_t i);
+
+struct neap_verdict {
+	neap_ns at;       /* up to now: it may go */
+	int32_t term;     /* what binds, or -1 */
+	int32_t shed;     /* nobody waits for that */
+};
+
+/* When could one who arrived at 'arrival' go? neap_on_give also stands for "somebody before me is
+ * there". */
+struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct neap_asked *a,
+				      uint64_t arrival, neap_ns at);
+/* The earliest instant for one who would join the line of that tag at 'now', what binds it (*bound
+ * stays when nothing does) and how many go first. */
+neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *a, uint64_t tag,
 			   neap_ns now, int32_t *bound, int64_t *ahead);
 
 #endif

@@ -306,6 +306,40 @@ void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out);
 int neap_keys_check(const struct neap_keys *k, int64_t clock);
 /* ==== end of keys ==== */
 
+/* ==== ring 1: keyed, a limit for every key ============================================== */
+
+/* What to do with a new key when the table is full of those that are alive. */
+enum { NEAP_REFUSE = 0, NEAP_LEAST_RECENT, NEAP_SHARED };
+
+/* Every key has the limit that 'like' is, a gcra or a semaphore, and begins as a new one; 'like' is
+ * copied. A key takes 16 bytes once it is used, and none when nothing of that is left. At most
+ * 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and 'secret'); then a new one is
+ * turned away (NEAP_SHED), or takes the place of the least recently seen, debts and permits
+ * forgotten, or shares one limiter with all others that found no place. 'like' NULL: keys have the
+ * limiters that _set gives them, others are turned away. NULL: no memory, or bad arguments.
+ *
+ * It takes part in requests to an engine as the limiter {.kind = NEAP_KEYED, .as.keyed = k}, which
+ * holds no state, for request.key[term.key]. One thread, that of its one engine. */
+struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
+				   neap_ns idle_ns, const uint8_t *secret);
+void neap_keyed_close(struct neap_keyed *k);
+/* Give a key a limiter of its own, of any kind but keyed, which stays the caller's; NULL takes it
+ * away again. NEAP_ENOMEM. Say _touch to the engine when somebody may wait. */
+int neap_keyed_set(struct neap_keyed *k, uint64_t key, struct neap_limiter *limiter);
+/* A copy of what the key has, for looking. NEAP_EFULL: it would be turned away. */
+int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap_limiter *out);
+/* Forget a key as if it were new; one with a limiter of its own keeps that. */
+void neap_keyed_forget(struct neap_keyed *k, uint64_t key);
+/* How many keys are alive, those with limiters of their own included. Walks the table. */
+int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now);
+
+struct neap_keyed_stats {
+	int64_t entries, bytes;              /* now */
+	int64_t refused, evicted, shared;    /* new keys that met a full table, ever */
+};
+void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out);
+/* ==== end of keyed ==== */
+
 /* ==== ring 1: engine, waiting =========================================================== */
 
 /* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters

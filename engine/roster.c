@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* roster.c - records found by a pointer.
+/* roster.c - records found by a pointer and a tag.
  *
  * Limiters are plain structs in their owner's memory and know nothing of waiting: most never have
  * anybody wait. So the engine keeps the record of who waits for one beside it, for as long as
@@ -20,7 +20,7 @@ static struct neap_key *key_at(const struct neap_roster *r, uint32_t name)
 	return (struct neap_key *)(void *)(r->record + name * r->size);
 }
 
-static uint32_t home(const struct neap_roster *r, const void *of, uint32_t tag)
+static uint32_t home(const struct neap_roster *r, const void *of, uint64_t tag)
 {
 	uint64_t x = (uint64_t)(uintptr_t)of + tag * UINT64_C(0x9E3779B97F4A7C15);
 	x ^= x >> 32;
@@ -73,7 +73,7 @@ int neap_roster_reserve(struct neap_roster *r, uint32_t count)
 	return NEAP_OK;
 }
 
-uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint32_t tag)
+uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint64_t tag)
 {
 	if (!r->count)
 		return 0;
@@ -85,7 +85,7 @@ uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint32_t 
 	return 0;
 }
 
-uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint32_t tag)
+uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint64_t tag)
 {
 	assert(r->count < r->room && of && !neap_roster_find(r, of, tag));
 	uint32_t name = r->free;

@@ -19,6 +19,7 @@
 #include "wheel.h"
 
 #include <assert.h>
+#include <string.h>
 
 /* ---- posts ---- */
 
@@ -56,13 +57,12 @@ static void mark(struct neap_engine *e, uint32_t post)
 }
 
 /* Let a line stand before the limiter of its 'term'. 1 when it is first there. */
-static int stand(struct neap_engine *e, uint32_t line, int32_t term)
+static int stand(struct neap_engine *e, uint32_t line, const struct neap_asked *a, int32_t term)
 {
-	const struct neap_all *all = neap_line_all(neap_line_at(&e->lines, line));
-	const struct neap_limiter *limiter = all->terms[term].limiter;
-	uint32_t post = neap_post_of(&e->lines, limiter);
+	uint32_t post = neap_post_of(&e->lines, a, term);
 	if (!post)
-		post = neap_roster_add(&e->lines.post, limiter, 0);
+		post = neap_roster_add(&e->lines.post, neap_asked_place(a, term),
+				       neap_asked_place_tag(a, term));
 	struct neap_post *p = neap_post_at(&e->lines, post);
 	uint32_t was_first = p->first;
 	neap_line_stand(&e->lines, line, post, term);
@@ -74,18 +74,20 @@ static int stand(struct neap_engine *e, uint32_t line, int32_t term)
 	return 1;
 }
 
-void neap_turn_begin_line(struct neap_engine *e, const struct neap_request *r, uint32_t tag,
+void neap_turn_begin_line(struct neap_engine *e, const struct neap_asked *a, uint32_t costs,
 			  uint32_t name, int32_t bound)
 {
-	int32_t term;
-	neap_ns when = neap_lines_decide(&e->lines, r->all, r->cost, UINT64_MAX, e->at, &term);
-	int may_go = term < 0;   /* another thread gave back since 'bound' refused: ask at once */
-	uint32_t line = neap_roster_add(&e->lines.line, r->all, tag);
+	struct neap_verdict v = neap_lines_decide(&e->lines, a, UINT64_MAX, e->at);
+	int may_go = v.term < 0;   /* another thread gave back since 'bound' refused: ask at once */
+	uint32_t line =
+		neap_roster_add(&e->lines.line, a->all, neap_line_tag(a->all, costs, a->key));
+	neap_line_at(&e->lines, line)->costs = costs;
+	memcpy(neap_line_at(&e->lines, line)->keys, a->key, sizeof(uint64_t) * NEAP_KEYS);
 	neap_line_join(&e->lines, line, name);
-	int first = stand(e, line, may_go ? bound : term);
+	int first = stand(e, line, a, may_go ? bound : v.term);
 	uint32_t post = neap_line_at(&e->lines, line)->post;
 	if (first && !may_go)
-		neap_post_at(&e->lines, post)->due = when;
+		neap_post_at(&e->lines, post)->due = v.at;
 	neap_turn_arm(e, name);
 	if (first && may_go)
 		mark(e, post);
@@ -116,6 +118,11 @@ static void expect(struct neap_engine *e, uint32_t next)
 	neap_wheel_expect(e->wheel, behind - 1);
 }
 
+static int ended_as(const struct neap_verdict *v, neap_ns at)
+{
+	return v->shed ? NEAP_SHED : v->at <= at ? NEAP_GRANTED : NEAP_NEVER;
+}
+
 /* Ask the first line of a post, and the next when it is gone, until one has to wait here. */
 static void serve(struct neap_engine *e, uint32_t post)
 {
@@ -128,35 +135,48 @@ static void serve(struct neap_engine *e, uint32_t post)
 		}
 		uint32_t line = p->first;
 		const struct neap_line *l = neap_line_at(&e->lines, line);
-		const struct neap_all *all = neap_line_all(l);
 		uint32_t name = l->head;
 		const struct neap_waiter *w = waiter(e, name);
-		int32_t term;
-		neap_ns when = neap_lines_decide(&e->lines, all, w->cost, w->arrival, at, &term);
-		if (when <= at)
-			when = neap_all_claim(all, w->cost, at, &term);
-		if (when <= at || when == neap_never) {
+		struct neap_asked a;
+		neap_asked_ready(&a, neap_line_all(l), w->cost, l->keys, at, NEAP_WANT);
+		struct neap_verdict v = neap_lines_decide(&e->lines, &a, w->arrival, at);
+		if (v.at <= at)
+			v.at = neap_asked_claim(&a, at, &v.term);
+		if (v.at <= at || v.at == neap_never || v.shed) {
 			expect(e, w->next);
 			leave(e, name);
-			neap_ticket_end(e, name, when <= at ? NEAP_GRANTED : NEAP_NEVER, term);
-		} else if (all->terms[term].limiter == p->key.of) {
-			p->due = when;
+			neap_ticket_end(e, name, ended_as(&v, at), v.term);
+		} else if (neap_post_of(&e->lines, &a, v.term) == post) {
+			p->due = v.at;
 			neap_turn_arm(e, name);
 			return;
 		} else {
 			neap_line_step_back(&e->lines, line);
-			if (stand(e, line, term))
-				neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = when;
+			if (stand(e, line, &a, v.term))
+				neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = v.at;
 			neap_turn_arm(e, name);
 		}
 	}
 }
 
-void neap_turn_ask_anew(struct neap_engine *e, const struct neap_limiter *l)
+void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32_t i)
 {
-	uint32_t post = neap_post_of(&e->lines, l);
+	uint32_t post = neap_post_of(&e->lines, a, i);
 	if (post)
 		mark(e, post);
+}
+
+void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
+{
+	if (l->kind != NEAP_KEYED) {
+		uint32_t post = neap_roster_find(&e->lines.post, l, 0);
+		if (post)
+			mark(e, post);
+		return;
+	}
+	for (uint32_t post = 1; post <= e->lines.post.used; post++)
+		if (neap_post_at(&e->lines, post)->key.of == l)
+			mark(e, post);
 }
 
 void neap_turn_settle(struct neap_engine *e)

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: MIT */
+/* keyed.c - one limit, and a state of it for every key.
+ *
+ * A limit per caller is the same limit a million times: only its word differs, 8 bytes of a rate's
+ * or a semaphore's hundred. So the word alone is kept, in a table (keys.c), and for as long as a
+ * request is asked the limiter is put together again on the stack: a face. To ask, to take and to
+ * give back a face is what it is for any limiter, so nothing below knows that keys exist, and
+ * whatever goes for limiters, all of several among it, goes for keyed ones.
+ *
+ *      request ── key "ann" ──> table: word of "ann" ──╮
+ *                                                       v
+ *      term {keyed} ──────────────────────────> face: like, with that word ──> take, give, settle
+ *                                                       │
+ *                               table: word of "ann" <──╯ written back when something was done
+ *
+ * A key may have a limiter of its own instead (_set): another rate, or a kind that is more than a
+ * word. And when the table has no room for another key there is a rule: the least recently seen one
+ * makes room, or strangers share one limiter, or the stranger is turned away.
+ *
+ * Who waits for a keyed limiter waits for its key: posts are known by limiter and key (ask.c).
+ *
+ * Invariants:
+ *   a face's word is the table's until that table is used again, and one request uses each once
+ *   nothing is written for a look, or for what was refused
+ */
+#include "asked.h"
+#include "change.h"
+#include "line.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct own {
+	struct neap_key key;      /* of: the keyed; tag: the key's hash */
+	struct neap_limiter *limiter;
+};
+
+struct neap_keyed {
+	struct neap_limiter like, shared;
+	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none */
+	struct neap_roster own;
+	int32_t full;
+	int64_t shares;
+};
+
+/* ---- words ---- */
+
+static int64_t *word_of(struct neap_limiter *l)
+{
+	return l->kind == NEAP_GCRA ? &l->as.gcra.tat : &l->as.semaphore.in_use;
+}
+
+/* Up to here a word is as good as none: a rate's when it is full again, permits when none is out. */
+static int64_t clock_of(const struct neap_limiter *l, neap_ns now)
+{
+	return l->kind == NEAP_GCRA ? neap_gcra_clock(&l->as.gcra, now) : 0;
+}
+
+static struct neap_limiter *own_of(const struct neap_keyed *k, uint64_t key)
+{
+	uint32_t name = neap_roster_find(&k->own, k, key);
+	return name ? ((struct own *)(void *)(k->own.record + name * k->own.size))->limiter : NULL;
+}
+
+/* ---- faces ---- */
+
+/* The limiter that 'k' is for 'key', in *f, or elsewhere. */
+static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint64_t key, neap_ns now,
+				 int how)
+{
+	struct neap_limiter *own = own_of(k, key);
+	if (own)
+		return own;
+	f->of = k;
+	f->key = key;
+	f->limiter = k->like;
+	f->clock = clock_of(&k->like, now);
+	f->word = NULL;
+	f->room_at = 0;
+	if (!k->keys) {
+		f->limiter.kind = NEAP_PAUSE;   /* of no importance: nobody gets past it */
+		f->room_at = neap_on_give;
+		return &f->limiter;
+	}
+	(void)how;
+	f->word = neap_keys_find(k->keys, key, f->clock);
+	if (f->word)
+		*word_of(&f->limiter) = *f->word;
+	return &f->limiter;
+}
+
+void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const int64_t *cost,
+		      const uint64_t *key, neap_ns now, int how)
+{
+	a->all = a->faces = all;
+	a->cost = cost;
+	a->key = key;
+	if (!neap_asked_is_keyed(all))
+		return;
+	a->count = 0;
+	for (int32_t i = 0; i < all->count; i++) {
+		const struct neap_term *t = &all->terms[i];
+		a->term[i] = *t;
+		a->face_of[i] = -1;
+		if (t->limiter->kind != NEAP_KEYED)
+			continue;
+		if (i > 0 && t[-1].limiter == t->limiter) {
+			a->term[i].limiter = a->term[i - 1].limiter;
+			a->face_of[i] = a->face_of[i - 1];
+			continue;
+		}
+		struct neap_face *f = &a->face[a->count];
+		a->term[i].limiter = face(f, t->limiter->as.keyed, key[t->key], now, how);
+		if (a->term[i].limiter == &f->limiter)
+			a->face_of[i] = (int8_t)a->count++;
+	}
+	a->own = (struct neap_all){a->term, all->count, all->kinds};
+	a->faces = &a->own;
+}
+
+/* ---- verbs ---- */
+
+/* An entry for every key that has none. There is room, or somebody would have been turned away. */
+static void hold(struct neap_asked *a, neap_ns now)
+{
+	(void)now;
+	for (int32_t i = 0; i < a->count; i++) {
+		struct neap_face *f = &a->face[i];
+		if (!f->word)
+			f->word = neap_keys_at(f->of->keys, f->key, f->clock);
+		assert(f->word);
+	}
+}
+
+static void write_words(struct neap_asked *a)
+{
+	for (int32_t i = 0; i < a->count; i++)
+		if (a->face[i].word)
+			*a->face[i].word = *word_of(&a->face[i].limiter);
+}
+
+neap_ns neap_asked_take(struct neap_asked *a, neap_ns now)
+{
+	if (a->faces == a->all)
+		return neap_all_take(a->all, a->cost, now, NULL);
+	hold(a, now);
+	neap_ns at = neap_all_take(a->faces, a->cost, now, NULL);
+	if (at <= now)
+		write_words(a);
+	return at;
+}
+
+neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now, int32_t *bound)
+{
+	if (a->faces == a->all)
+		return neap_all_claim(a->all, a->cost, now, bound);
+	hold(a, now);
+	neap_ns at = neap_all_claim(a->faces, a->cost, now, bound);
+	if (at <= now)
+		write_words(a);
+	return at;
+}
+
+/* Is term i's key forgotten, with what was out? Then there is nothing to give back to. */
+static int is_forgotten(const struct neap_asked *a, int32_t i)
+{
+	return a->faces != a->all && a->face_of[i] >= 0 && !a->face[a->face_of[i]].word;
+}
+
+void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
+{
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		if (c && !is_forgotten(a, i))
+			neap_limiter_give(a->faces->terms[i].limiter, c, outcome, at, now);
+	}
+	if (a->faces != a->all)
+		write_words(a);
+}
+
+void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now)
+{
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		int64_t u = neap_all_cost(a->faces, used, i, &next);
+		struct neap_limiter *l = a->faces->terms[i].limiter;
+		if (is_forgotten(a, i)) {
+			struct neap_face *f = &a->face[a->face_of[i]];
+			if (u <= c || f->room_at || l->kind != NEAP_GCRA)
+				continue;
+			f->word = neap_keys_at(f->of->keys, f->key, f->clock);
+		}
+		if (c != u)
+			neap_limiter_settle(l, c, u, at, now);
+	}
+	if (a->faces != a->all)
+		write_words(a);
+}
+
+/* ---- the limiter itself ---- */
+
+struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
+				   neap_ns idle_ns, const uint8_t *secret)
+{
+	if ((like && like->kind != NEAP_GCRA && like->kind != NEAP_SEMAPHORE) || full < NEAP_REFUSE ||
+	    full > NEAP_SHARED)
+		return NULL;
+	struct neap_keyed *k = calloc(1, sizeof *k);
+	if (!k)
+		return NULL;
+	neap_roster_init(&k->own, sizeof(struct own));
+	k->full = full;
+	if (!like)
+		return k;
+	k->like = k->shared = *like;
+	*word_of(&k->like) = 0;
+	*word_of(&k->shared) = 0;
+	(void)idle_ns;
+	k->keys = neap_keys_open(count_max, secret);
+	if (!k->keys) {
+		free(k);
+		return NULL;
+	}
+	return k;
+}
+
+void neap_keyed_close(struct neap_keyed *k)
+{
+	if (!k)
+		return;
+	neap_keys_close(k->keys);
+	neap_roster_free(&k->own);
+	free(k);
+}
+
+int neap_keyed_set(struct neap_keyed *k, uint64_t key, struct neap_limiter *limiter)
+{
+	uint32_t name = neap_roster_find(&k->own, k, key);
+	if (!limiter) {
+		if (name)
+			neap_roster_remove(&k->own, name);
+		return NEAP_OK;
+	}
+	if (!name) {
+		if (neap_roster_reserve(&k->own, k->own.count + 1))
+			return NEAP_ENOMEM;
+		name = neap_roster_add(&k->own, k, key);
+	}
+	((struct own *)(void *)(k->own.record + name * k->own.size))->limiter = limiter;
+	return NEAP_OK;
+}
+
+int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap_limiter *out)
+{
+	struct neap_face f;
+	const struct neap_limiter *l = face(&f, k, key, now, NEAP_LOOK);
+	if (l == &f.limiter && f.room_at)
+		return NEAP_EFULL;
+	*out = *l;
+	return NEAP_OK;
+}
+
+int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
+{
+	int64_t count = k->own.count;
+	return k->keys ? count + neap_keys_count(k->keys, clock_of(&k->like, now)) : count;
+}
+
+void neap_keyed_forget(struct neap_keyed *k, uint64_t key)
+{
+	int64_t *word = k->keys ? neap_keys_find(k->keys, key, 0) : NULL;
+	if (word)
+		*word = 0;
+}
+
+void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
+{
+	struct neap_keys_stats keys = {0};
+	if (k->keys)
+		neap_keys_stats(k->keys, &keys);
+	*out = (struct neap_keyed_stats){
+		.entries = keys.entries + k->own.count,
+		.bytes = keys.bytes + (int64_t)(sizeof *k + k->own.room * k->own.size +
+						k->own.buckets * sizeof(uint32_t)),
+		.refused = keys.refused,
+		.shared = k->shares,
+	};
+}

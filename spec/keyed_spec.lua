@@ -1,0 +1,225 @@
+--- Keyed: one limit for every key, as the engine sees it. What users write is in per_key_spec.lua.
+local ffi = require "ffi"
+local C = require "neap.engine"
+
+local NEVER, ON_GIVE = C.neap_never, C.neap_on_give
+local SECRET = ffi.new("uint8_t[16]", { 1, 2, 3 })
+local STATUS = {
+  [C.NEAP_GRANTED] = "granted", [C.NEAP_WAITING] = "waits", [C.NEAP_REFUSED] = "refused",
+  [C.NEAP_NEVER] = "never", [C.NEAP_TIMEOUT] = "timeout", [C.NEAP_CANCELLED] = "cancelled",
+  [C.NEAP_SHED] = "shed",
+}
+
+local answer, completion = ffi.new "struct neap_answer", ffi.new "struct neap_completion[1]"
+
+local function rate(amount, period_ns, burst)
+  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_GCRA })
+  assert.equal(0, C.neap_gcra_init(l.as.gcra, amount, period_ns, burst))
+  return l
+end
+
+local function permits(limit)
+  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_SEMAPHORE })
+  assert.equal(0, C.neap_semaphore_init(l.as.semaphore, limit, 0))
+  return l
+end
+
+local function keyed(like, most, full)
+  local k = ffi.gc(C.neap_keyed_open(like, most or 1000, full or C.NEAP_REFUSE, 0, SECRET),
+    C.neap_keyed_close)
+  assert(k ~= nil)
+  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_KEYED })
+  l.as.keyed = k
+  return l, k
+end
+
+--- Terms are { limiter, key index }; each costs the same.
+local function all(...)
+  local parts = { ... }
+  local terms = ffi.new("struct neap_term[?]", #parts)
+  for i, part in ipairs(parts) do terms[i - 1] = { part[1], 1, 0, part[2] or 0 } end
+  local a = ffi.new "struct neap_all"
+  assert.equal(0, C.neap_all_init(a, terms, #parts))
+  return { c = a, terms = terms, keep = parts }
+end
+
+local function request(a, keys, cost, deadline)
+  local r = ffi.new("struct neap_request", { all = a.c, deadline = deadline or NEVER })
+  r.cost[0] = cost or 1
+  for i, key in ipairs(keys) do r.key[i - 1] = key end
+  return r
+end
+
+local Story = {}
+Story.__index = Story
+
+local function story()
+  local engine = ffi.gc(C.neap_engine_open(1000, 0), C.neap_engine_close)
+  return setmetatable({ engine = engine, name = {}, ticket = {} }, Story)
+end
+
+local function outcome()
+  return STATUS[answer.status], answer.at >= ON_GIVE and "on give" or tonumber(answer.at)
+end
+
+function Story:try(now, a, keys, cost)
+  C.neap_engine_try(self.engine, request(a, keys, cost), now, answer)
+  return outcome()
+end
+
+function Story:acquire(who, now, a, keys, cost, deadline)
+  local r = request(a, keys, cost, deadline)
+  assert.equal(0, C.neap_engine_acquire(self.engine, r, now, answer))
+  self.name[tonumber(answer.ticket)], self.ticket[who] = who, answer.ticket
+  return outcome()
+end
+
+function Story:give(now, a, keys, cost)
+  C.neap_engine_give(self.engine, request(a, keys, cost), C.NEAP_SUCCESS, now, now)
+end
+
+function Story:by(now)
+  C.neap_engine_advance(self.engine, now)
+  assert.equal(0, C.neap_engine_check(self.engine))
+  local seen = {}
+  while C.neap_engine_drain(self.engine, completion, 1) == 1 do
+    local c = completion[0]
+    seen[#seen + 1] = { self.name[tonumber(c.ticket)], STATUS[c.status], tonumber(c.at) }
+  end
+  return seen
+end
+
+describe("keyed", function ()
+  it("gives every key a limit of its own", function ()
+    local s, api = story(), all { (keyed(rate(1, 1000, 2))) }
+    assert.same({ "granted", 0 }, { s:try(0, api, { 7 }, 2) })
+    assert.same({ "refused", 1000 }, { s:try(0, api, { 7 }) })
+    assert.same({ "granted", 0 }, { s:try(0, api, { 8 }, 2) })
+    assert.equal("never", (s:try(0, api, { 9 }, 3)))
+    assert.same({ "granted", 1000 }, { s:try(1000, api, { 7 }) })
+  end)
+
+  it("remembers nothing of a key that time has refilled, or that was refused", function ()
+    local l, k = keyed(rate(1, 1000, 2))
+    local s, api = story(), all { l }
+    s:try(0, api, { 7 }, 2)
+    s:try(0, api, { 8 }, 3)
+    assert.equal(1LL, C.neap_keyed_count(k, 0))
+    assert.equal(1LL, C.neap_keyed_count(k, 1999))
+    assert.equal(0LL, C.neap_keyed_count(k, 2000))
+  end)
+
+  it("has a line for every key, in order of arrival, and nobody overtakes there", function ()
+    local s, api = story(), all { (keyed(rate(1, 1000, 1))) }
+    s:try(0, api, { 7 })
+    s:try(0, api, { 8 })
+    assert.same({ "waits", 1000 }, { s:acquire("a", 0, api, { 7 }) })
+    assert.same({ "waits", 2000 }, { s:acquire("b", 0, api, { 7 }) })
+    assert.same({ "waits", 1000 }, { s:acquire("c", 0, api, { 8 }) })
+    assert.equal("granted", (s:try(0, api, { 9 })))
+    assert.same({ { "a", "granted", 1000 }, { "c", "granted", 1000 } }, s:by(1500))
+    assert.equal("refused", (s:try(1500, api, { 7 })))
+    assert.same({ { "b", "granted", 2000 } }, s:by(2000))
+    assert.equal("refused", (s:try(2999, api, { 7 })))
+    assert.equal("granted", (s:try(3000, api, { 7 })))
+  end)
+
+  it("keeps permits by key, and a give wakes those of that key", function ()
+    local s, api = story(), all { (keyed(permits(1))) }
+    s:try(0, api, { 7 })
+    s:try(0, api, { 8 })
+    assert.same({ "waits", "on give" }, { s:acquire("a", 0, api, { 7 }) })
+    assert.same({ "waits", "on give" }, { s:acquire("b", 0, api, { 8 }) })
+    s:give(10, api, { 8 })
+    assert.same({ { "b", "granted", 10 } }, s:by(10))
+    s:give(20, api, { 7 })
+    assert.same({ { "a", "granted", 20 } }, s:by(20))
+    s:give(30, api, { 7 })
+    s:give(30, api, { 8 })
+    assert.equal("granted", (s:try(30, api, { 7 })))
+  end)
+
+  it("takes from a global limit, a key's and another kind of key's, or from none", function ()
+    local users, paths = keyed(rate(1, 1000, 1)), (keyed(rate(1, 500, 1)))
+    local top = rate(1, 1, 100)
+    local s, api = story(), all({ top }, { users, 0 }, { paths, 1 })
+    assert.equal("granted", (s:try(0, api, { 1, 1 })))
+    assert.same({ "refused", 500 }, { s:try(0, api, { 2, 1 }) })
+    assert.same({ "refused", 1000 }, { s:try(0, api, { 1, 2 }) })
+    assert.equal("granted", (s:try(0, api, { 2, 2 })))
+    assert.equal(98LL, C.neap_gcra_available(top.as.gcra, 0))
+    assert.same({ "waits", 1000 }, { s:acquire("a", 0, api, { 1, 1 }) })
+    assert.same({ "waits", 500 }, { s:acquire("b", 0, api, { 3, 1 }) })
+    assert.same({ { "b", "granted", 500 }, { "a", "granted", 1000 } }, s:by(1000))
+  end)
+
+  it("counts what is settled, and what was given back to a key that is forgotten is nothing",
+    function ()
+      local l, k = keyed(rate(1, 1000, 5))
+      local s, api = story(), all { l }
+      local look = ffi.new "struct neap_limiter"
+      local function available(key, now)
+        assert.equal(0, C.neap_keyed_look(k, key, now, look))
+        return tonumber(C.neap_limiter_available(look, now))
+      end
+      s:try(0, api, { 7 }, 4)
+      local used = ffi.new("int64_t[8]", { 2 })
+      C.neap_engine_settle(s.engine, request(api, { 7 }, 4), used, 0, 0)
+      assert.equal(3, available(7, 0))
+      used[0] = 9
+      C.neap_engine_settle(s.engine, request(api, { 8 }, 2), used, 0, 0)   -- seen for the first time
+      assert.equal(-2, available(8, 0))
+      C.neap_keyed_forget(k, 8)
+      assert.equal(5, available(8, 0))
+      used[0] = 0
+      C.neap_engine_settle(s.engine, request(api, { 8 }, 2), used, 0, 0)
+      assert.equal(5, available(8, 0))
+
+      local slots, places = keyed(permits(2))
+      local calls = all { slots }
+      s:try(0, calls, { 7 }, 2)
+      C.neap_keyed_forget(places, 7)
+      s:give(0, calls, { 7 }, 2)
+      assert.equal(0LL, C.neap_keyed_count(places, 0))
+      assert.equal("granted", (s:try(0, calls, { 7 }, 2)))
+    end)
+
+  it("lets a key have a limiter of its own, and have it no more", function ()
+    local l, k = keyed(rate(1, 1000, 1))
+    local s, api, vip = story(), all { l }, rate(1, 1000, 3)
+    assert.equal(0, C.neap_keyed_set(k, 7, vip))
+    assert.same({ "granted", 0 }, { s:try(0, api, { 7 }, 3) })
+    assert.same({ "waits", 1000 }, { s:acquire("a", 0, api, { 7 }) })
+    C.neap_gcra_fill(vip.as.gcra, 1, 10)
+    C.neap_engine_touch(s.engine, vip, 10)
+    assert.same({ { "a", "granted", 10 } }, s:by(10))
+    s:acquire("b", 10, api, { 7 })
+    assert.equal(0, C.neap_keyed_set(k, 7, nil))
+    C.neap_engine_touch(s.engine, l, 20)
+    C.neap_engine_touch(s.engine, vip, 20)
+    assert.same({ { "b", "granted", 20 } }, s:by(20))   -- as any other key, which is new
+    assert.equal("never", (s:try(20, api, { 7 }, 2)))
+  end)
+
+  it("turns away keys that have no limiter when there is none for all", function ()
+    local l, k = keyed(nil)
+    local s, api, own = story(), all { l }, permits(1)
+    assert.same({ "shed", "on give" }, { s:try(0, api, { 7 }) })
+    assert.same({ "shed", "on give" }, { s:acquire("a", 0, api, { 7 }) })
+    C.neap_keyed_set(k, 7, own)
+    assert.equal("granted", (s:try(0, api, { 7 })))
+    assert.equal("waits", (s:acquire("b", 0, api, { 7 })))
+    C.neap_keyed_set(k, 7, nil)
+    C.neap_engine_touch(s.engine, own, 10)
+    assert.same({ { "b", "shed", 10 } }, s:by(10))
+  end)
+
+  it("refuses an all with terms of one keyed limiter for two keys", function ()
+    local l = keyed(rate(1, 1000, 1))
+    local terms = ffi.new("struct neap_term[2]", { { l, 1, 0, 0 }, { l, 1, 1, 1 } })
+    local a = ffi.new "struct neap_all"
+    assert.equal(C.NEAP_ERANGE, C.neap_all_init(a, terms, 2))
+    terms[1].key = 0
+    assert.equal(0, C.neap_all_init(a, terms, 2))
+  end)
+end)
