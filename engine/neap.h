@@ -76,10 +76,11 @@ int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
 /* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
 void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
 
-/* Another rate in place, which keeps what was spent and has not flowed back, or what it holds; to
- * the fraction of a token, up to the new burst. What was borrowed stays owed. Ranges and errors as
- * _init. Not while another thread takes. */
-enum { NEAP_KEEP_SPENT = 0, NEAP_KEEP_HELD = 1 };
+/* Another rate in place. It keeps what was spent and has not flowed back; what it holds; how full
+ * it is; or nothing, and is as new. To the fraction of a token, up to the new burst. What was
+ * borrowed stays owed; by ratio it grows and shrinks with the burst. Ranges and errors as _init.
+ * Not while another thread takes. */
+enum { NEAP_KEEP_SPENT = 0, NEAP_KEEP_HELD = 1, NEAP_KEEP_RATIO = 2, NEAP_KEEP_NOTHING = 3 };
 int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
 		     int keep, neap_ns now);
 
@@ -123,6 +124,12 @@ neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now);
 /* Change what was spent at instant 'at' from 'cost' to 'used', if it is still in the window. */
 void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at);
 int64_t neap_window_available(const struct neap_window *w, neap_ns now);
+/* Another limit and window in place, and another log of 'size' entries, into which those move that
+ * are still in the old window; the log it has, with its size, stays. What has left is forgotten, so
+ * a longer window is exact from then on only. NEAP_ERANGE as _init, or when they do not fit into
+ * the log; *w is then untouched. */
+int neap_window_change(struct neap_window *w, int64_t limit, neap_ns window_ns,
+		       struct neap_stamp *log, uint32_t size, neap_ns now);
 
 /* ==== ring 0: pause, nobody before an instant =========================================== */
 

@@ -10,7 +10,7 @@
  *     -|--|----|--|-----|-------|--------> time
  *      '-- leaves at at + window_ns
  *
- * Time decides what has left; entries are dropped only by a take, so asking stays const.
+ * Time decides what has left; entries are dropped only by a take or a change, so asking stays const.
  *
  * Invariants: instants in the log do not decrease; used is the sum of the costs in the log.
  */
@@ -74,16 +74,22 @@ neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t co
 	return at + wait;
 }
 
-neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now)
+/* Drop what has left the window. */
+static void forget(struct neap_window *w, neap_ns now)
 {
-	neap_ns at = neap_window_when(w, cost, now);
-	if (at > now || cost == 0)
-		return at;
 	while (w->count && leaves(w, entry(w, 0)) <= now) {
 		w->used -= entry(w, 0)->cost;
 		w->first = (w->first + 1) % w->size;
 		w->count--;
 	}
+}
+
+neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now)
+{
+	neap_ns at = neap_window_when(w, cost, now);
+	if (at > now || cost == 0)
+		return at;
+	forget(w, now);
 	struct neap_stamp *last = w->count ? entry(w, w->count - 1) : NULL;
 	if (last && last->at >= now)
 		last->cost += cost;   /* same instant, or a clock that stepped back */
@@ -128,4 +134,23 @@ int64_t neap_window_available(const struct neap_window *w, neap_ns now)
 	for (uint32_t i = 0; i < w->count && leaves(w, entry(w, i)) <= now; i++)
 		used -= entry(w, i)->cost;
 	return w->limit - used;
+}
+
+int neap_window_change(struct neap_window *w, int64_t limit, neap_ns window_ns,
+		       struct neap_stamp *log, uint32_t size, neap_ns now)
+{
+	struct neap_window fresh, old = *w;
+	forget(&old, now);
+	if (neap_window_init(&fresh, limit, window_ns, log, size) || old.count > size ||
+	    (log == old.log && size != old.size))
+		return NEAP_ERANGE;
+	fresh.used = old.used;
+	fresh.count = old.count;
+	if (log == old.log)
+		fresh.first = old.first;
+	else
+		for (uint32_t i = 0; i < old.count; i++)
+			log[i] = *entry(&old, i);
+	*w = fresh;
+	return NEAP_OK;
 }

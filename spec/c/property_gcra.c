@@ -359,27 +359,37 @@ static void after_those_ahead(struct dice *d)
 	}
 }
 
+/* As full as it was, or what it owes in proportion, and less than a unit below that. */
+static int same_ratio(ticks got, ticks room, ticks level, ticks full)
+{
+	return got * full <= level * room && (got + 1) * full > level * room;
+}
+
 /* Another rate in place: what is left, in the new units, rounded down by less than one of them. */
 static void change(struct dice *d, struct pair *p)
 {
 	struct pair fresh;
 	any_limiter(d, &fresh);
-	int keep = (int)dice_between(d, NEAP_KEEP_SPENT, NEAP_KEEP_HELD), finer = p->g->shift;
-	ticks level = bucket_level(&p->same, p->now), full = p->same.full;
+	int keep = (int)dice_between(d, NEAP_KEEP_SPENT, NEAP_KEEP_NOTHING), finer = p->g->shift;
+	ticks level = bucket_level(&p->same, p->now), full = p->same.full, was = level;
 	ticks owed = level < 0 ? -level : 0, held = level < 0 ? 0 : level, spent = full - held;
 	ticks room = fresh.same.full << finer;   /* from here on in old units of new units */
 	owed <<= fresh.g->shift, held <<= fresh.g->shift, spent <<= fresh.g->shift;
 	spent = keep == NEAP_KEEP_HELD ? room - held : spent;
 	ticks want = room - (spent < 0 ? 0 : spent > room ? room : spent) - owed;
+	if (keep == NEAP_KEEP_NOTHING)
+		want = room;
 	if (neap_gcra_change(p->g, fresh.amount, fresh.period_ns, fresh.burst, keep, p->now))
 		trial_fail("%ld per %ld burst %ld: refused", fresh.amount, fresh.period_ns, fresh.burst);
 	bucket_fill(&fresh.same, 0, p->now);
 	ticks debt = p->g->tat > fresh.same.since ? p->g->tat - fresh.same.since : 0;
-	ticks unit = (ticks)1 << finer, got = (p->g->burst - debt) * unit;
-	if (p->g->tat == INT64_MAX && got > want)
+	ticks unit = (ticks)1 << finer, left = p->g->burst - debt, got = left * unit;
+	if (p->g->tat == INT64_MAX && (keep == NEAP_KEEP_RATIO || got > want))
 		return;   /* a debt beyond the end of the number line */
-	if (p->g->shift != fresh.g->shift || got > want || want - got >= unit)
-		wrong(&fresh, 0, "after a change", (int64_t)(got >> finer), (int64_t)(want >> finer));
+	int right = keep == NEAP_KEEP_RATIO ? same_ratio(left, fresh.same.full, was, full)
+					    : got <= want && want - got < unit;
+	if (p->g->shift != fresh.g->shift || !right)
+		wrong(&fresh, keep, "after a change", (int64_t)(got >> finer), (int64_t)(want >> finer));
 }
 
 static void changed_in_place(struct dice *d)
