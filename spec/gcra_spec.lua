@@ -80,12 +80,15 @@ describe("gcra", function ()
     assert.equal(8LL, C.neap_gcra_take(fast, 1, 7))
   end)
 
-  it("changes its rate in place and keeps what was spent, or what it holds", function ()
+  it("changes its rate in place and keeps what it is told to", function ()
     local rows = {   -- burst after, what is kept, available after: 6 of 10 were spent
       {  20, C.NEAP_KEEP_SPENT, 14 },
       {  20, C.NEAP_KEEP_HELD,   4 },
       {   5, C.NEAP_KEEP_SPENT,  0 },
       {   3, C.NEAP_KEEP_HELD,   3 },
+      {  20, C.NEAP_KEEP_RATIO,  8 },
+      {   5, C.NEAP_KEEP_RATIO,  2 },
+      {   3, C.NEAP_KEEP_NOTHING, 3 },
     }
     for i, row in ipairs(rows) do
       local g = gcra(1, SECOND, 10)

@@ -259,7 +259,7 @@ describe("a multi (NEAP_SEED=" .. seed .. ")", function ()
     local m = multi { calls = names.calls }
     collectgarbage()
     collectgarbage()
-    names.calls:resize(1)
+    names.calls:reconfigure(1)
     assert.equal(1, m:capacity "calls")
   end)
 

@@ -1,3 +1,4 @@
+local hybrid = require "neap.hybrid"
 local manual = require "neap.runtime.manual"
 local runtime = require "neap.runtime"
 local throttle = require "neap.throttle"
@@ -129,29 +130,34 @@ describe("a throttle", function ()
   it("changes its rate, and what was spent stays spent, for those in line, too", function ()
     local t = throttle "10/s burst 20"
     assert(t:try_acquire(15))
-    t:change "10/s burst 30"
+    t:reconfigure "10/s burst 30"
     assert.equal(15, t:available())
-    t:change "100/s burst 4"
+    t:reconfigure "100/s burst 4"
     assert.equal(0, t:available())
     t:refill()
     assert.equal("100/s burst 4", tostring(t))
     t:drain()
-    t:change "1/h"
+    t:reconfigure "1/h"
     local waiter = rt.spawn(function () return t:acquire() ~= nil, rt.now() end)
     rt.advance(10)
-    t:change("2/s", "held")
+    t:reconfigure("2/s", "balance")
     assert.same({ true, 10.498611112 }, { waiter:join() })   -- 1/360 of it had come already
   end)
 
   it("keeps its debt when the rate changes", function ()
-    for _, keep in ipairs { "spent", "held" } do
+    for _, mode in ipairs { "keep", "balance" } do
       local t = throttle "10/s"
       assert(t:try_acquire(10)):settle(15)
-      t:change("5/s", keep)
+      t:reconfigure("5/s", mode)
       assert.equal(-5, t:available())
       assert.same({ nil, "rate", 1.2 }, { t:try_acquire() })
     end
-    assert.error_matches(function () throttle "1/s":change("2/s", "most") end, "held. expected")
+    local t = throttle "10/s"
+    assert(t:try_acquire(10)):settle(15)
+    t:reconfigure("4/s", "scale")
+    assert.equal(-2, t:available())
+    t:reconfigure("3/s", "reset")
+    assert.is_true(t:full())
   end)
 
   it("keeps what it holds when told so, to the part of a token on its way", function ()
@@ -159,9 +165,10 @@ describe("a throttle", function ()
       local t = throttle("10/s")
       t:drain()
       rt.advance(0.25)
-      t:change({ kind = "rate", amount = 1, per_ns = 1e9, burst = burst, mode = "burst" }, "held")
+      t:reconfigure({ kind = "rate", amount = 1, per_ns = 1e9, burst = burst, mode = "burst" },
+        "balance")
       assert.same({ 2, 0.5 }, { t:available(), select(3, t:peek(3)) })
-      t:change("10/s burst 1", "held")
+      t:reconfigure("10/s burst 1", "balance")
       assert.equal(1, t:available())
     end
   end)
@@ -169,9 +176,68 @@ describe("a throttle", function ()
   it("stays as it was when the new rate does not fit", function ()
     local t = throttle "10/s"
     assert(t:try_acquire(4))
-    assert.error_matches(function () t:change "7/ns" end, "does not fit")
-    assert.error_matches(function () t:change "7/q" end, "unknown time unit")
+    assert.error_matches(function () t:reconfigure "7/ns" end, "does not fit")
+    assert.error_matches(function () t:reconfigure "7/q" end, "unknown time unit")
     assert.same({ 6, 10, "10/s" }, { t:available(), t:capacity(), tostring(t) })
+  end)
+
+  it("that slides changes its limit and window, and what is in it stays", function ()
+    local t = throttle "3/s sliding"
+    local first = assert(t:try_acquire(2))
+    rt.advance(0.5)
+    assert(t:try_acquire())
+    t:reconfigure "5/2s sliding"                  -- more entries than its log had room for
+    assert.same({ 2, 5, "5/2s sliding" }, { t:available(), t:capacity(), tostring(t) })
+    for _ = 1, 2 do
+      rt.advance(0.25)
+      assert(t:try_acquire())
+    end
+    assert.same({ nil, "rate", 1 }, { t:try_acquire() })
+    assert(first:settle(1))                       -- what was granted before is known all the same
+    assert.equal(1, t:available())
+    local waiter = rt.spawn(function () return t:acquire(2) ~= nil, rt.now() end)
+    rt.advance(0.25)
+    t:reconfigure "2/s sliding"                   -- those of 0.5 to 1 are out until 2
+    assert.same({ true, 2 }, { waiter:join() })
+    t:reconfigure("2/s sliding", "reset")
+    assert.is_true(t:full())
+  end)
+
+  it("that slides keeps to the log it was given, and to what has left its window", function ()
+    local t = throttle("100/s sliding", { log = 2 })
+    assert(t:try_acquire(60))
+    rt.advance(1)
+    t:reconfigure "200/h sliding"
+    assert.equal(200, t:available())
+    for _ = 1, 2 do
+      assert(t:try_acquire())
+      rt.advance(0.5)
+    end
+    assert.same({ nil, "rate", 3599 }, { t:try_acquire() })
+  end)
+
+  it("is called by its new limit wherever it is, and its log lives with it", function ()
+    local t = throttle "1/h sliding"
+    local api = hybrid { t, "5/s" }
+    local bulk = hybrid { t }
+    t:reconfigure("1001/h sliding")
+    collectgarbage()
+    collectgarbage()
+    for _ = 1, 1001 do
+      assert(api:try_acquire())
+      rt.advance(0.2)
+    end
+    assert.equal("1001/h sliding", api:why().limiter)
+    assert.equal("1001/h sliding", tostring(bulk))
+  end)
+
+  it("tells those in line who ask for more than there can be from now on", function ()
+    local t = throttle "10/h"
+    t:drain()
+    local waiter = rt.spawn(t.acquire, t, 6)
+    rt.advance(1)
+    t:reconfigure "5/s"
+    assert.same({ nil, "cost" }, { waiter:join() })
   end)
 
   it("settles what was really used", function ()
@@ -252,7 +318,15 @@ describe("a throttle", function ()
       ["used: a whole number or a table of them expected, got nil"] = function ()
         t:try_acquire():settle()
       end,
-      ["is another kind of limit: build a new one"] = function () slides:change "5/s" end,
+      ["is another kind of limit: build a new one"] = function () slides:reconfigure "5/s" end,
+      ['reconfigure: "keep", "balance", "scale" or "reset" expected, got most'] = function ()
+        t:reconfigure("5/s", "most")
+      end,
+      ['reconfigure: "scale" would invent or forget grants, and 10/s sliding remembers each'] =
+        function () slides:reconfigure("5/s sliding", "scale") end,
+      ["reconfigure: unlimited has nothing to reconfigure"] = function ()
+        throttle "unlimited":reconfigure "1/s"
+      end,
       ["refund: 10/s sliding remembers when each token was taken"] = function ()
         slides:refund(1)
       end,

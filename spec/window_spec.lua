@@ -65,6 +65,22 @@ describe("window", function ()
     assert.equal(5LL, C.neap_window_available(w.w, 50))
   end)
 
+  it("changes limit, window and log in place, and keeps what is in the window", function ()
+    local w, log = window(3, 100, 3), ffi.new("struct neap_stamp[?]", 2)
+    replay(w, { { 0, 1, true }, { 10, 1, true }, { 20, 1, true } })
+    local function change(limit, window_ns, to, size, now)
+      return C.neap_window_change(w.w, limit, window_ns, to, size, now)
+    end
+    assert.equal(C.NEAP_ERANGE, change(9, 50, log, 2, 99))       -- three are in it
+    assert.equal(C.NEAP_ERANGE, change(0, 50, log, 2, 105))
+    assert.equal(C.NEAP_ERANGE, change(9, 50, w.log, 2, 105))    -- its own has 3
+    assert.equal(0LL, C.neap_window_available(w.w, 99))
+    assert.equal(0, change(9, 200, log, 2, 105))                 -- the first has left
+    replay(w, { { 105, 1, 105 }, { 210, 8, true }, { 215, 1, 5 } })
+    assert.equal(0, change(1, 10, log, 2, 215))
+    replay(w, { { 215, 1, 5 }, { 220, 1, true } })
+  end)
+
   it("has room for 'limit' grants in as many entries, whatever was taken back", function ()
     local w = window(2, 100, 2)
     replay(w, { { 0, 1, true } })

@@ -19,7 +19,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 --- One limiter's part in a composite.
 ---@class neap.Part
 ---@field leaf ffi.cdata*      struct neap_limiter, where its state is
----@field log ffi.cdata*?      memory the leaf points into
+---@field memory table?        what the leaf points into, kept alive by it
 ---@field multiplier integer   tokens of this limiter per unit of cost
 ---@field cost string|false    the cost it is charged; false: the one without a name
 ---@field label string         what to call it when it refuses

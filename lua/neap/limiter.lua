@@ -24,6 +24,7 @@ local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring,
 local current, new_permit, read = runtime.current, permit.new, cost.read
 local NEVER, ON_GIVE, HORIZON = C.neap_never, C.neap_on_give, C.neap_horizon
 local GRANTED, WAITING, REFUSED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_REFUSED
+local NEVER_GRANTED = C.NEAP_NEVER
 local TIMEOUT, CANCELLED, FULL = C.NEAP_TIMEOUT, C.NEAP_CANCELLED, C.NEAP_QUEUE_FULL
 local OK = C.NEAP_OK
 
@@ -100,6 +101,20 @@ function limiter.name_of(options, otherwise, known, level)
     error("name: a text expected, got " .. tostring(name), level + 1)
   end
   return name or otherwise
+end
+
+--- The leaf has another limit now: say so where it is called by the old one, also in whatever
+--- contains it.
+---@param self neap.Limiter
+---@param leaf ffi.cdata*
+---@param old string
+---@param new string
+function limiter.rename(self, leaf, old, new)
+  if self.name == old then self.name = new end
+  for _, part in ipairs(self.terms.parts) do
+    if part.leaf == leaf and part.label == old then part.label = new end
+  end
+  for parent in pairs(self.parents) do limiter.rename(parent, leaf, old, new) end
 end
 
 -- ---- time -------------------------------------------------------------------------------------
@@ -247,6 +262,8 @@ local function stand(self, rt, n)
   elseif status == CANCELLED then
     if late then new_permit(self, kept, n, at):undo() end
     return nil, self.closed and "closed" or "cancelled"
+  elseif status == NEVER_GRANTED then
+    return nil, "cost"   -- the limit was lowered below it
   end
   local now = rt.now_ns()
   C.neap_engine_peek(rt.engine, kept, now, answer)

@@ -47,6 +47,10 @@ local function read_limit(limit, level)
   return value
 end
 
+local function name_for(permits)
+  return notation.format { kind = "in_flight", amount = permits }
+end
+
 --- Permits that are out.
 ---@return integer
 function semaphore:in_use() return tonumber(self.leaf.as.semaphore.in_use) end
@@ -56,12 +60,20 @@ function semaphore:in_use() return tonumber(self.leaf.as.semaphore.in_use) end
 function semaphore:limit() return tonumber(self.leaf.as.semaphore.limit) end
 
 --- Another number of permits from now on. Raised, those in line may go; lowered, nobody is sent
---- away, and nobody follows until enough have come back.
+--- away, and nobody follows until enough have come back. Permits that are out are what was spent,
+--- and only who has them can give them back: so "keep" is the one mode there is.
 ---@param limit integer|string|neap.limit
-function semaphore:resize(limit)
+---@param mode? "keep"
+function semaphore:reconfigure(limit, mode)
+  if mode ~= nil and mode ~= "keep" then
+    error("reconfigure: permits in flight stay in flight: \"keep\" expected, got "
+      .. tostring(mode), 2)
+  end
   local permits = read_limit(limit, 2)
   local now, rt = limiter.present()
-  self.leaf.as.semaphore.limit = permits
+  local s = self.leaf.as.semaphore
+  limiter.rename(self, self.leaf, name_for(tonumber(s.limit)), name_for(permits))
+  s.limit = permits
   C.neap_engine_touch(rt.engine, self.leaf, now)
 end
 
@@ -108,8 +120,7 @@ end
 return function (limit, options)
   local permits = read_limit(limit, 2)
   local self = { leaf = leaf_t() }
-  self.name = limiter.name_of(options,
-    notation.format { kind = "in_flight", amount = permits }, OPTIONS, 2)
+  self.name = limiter.name_of(options, name_for(permits), OPTIONS, 2)
   local overdraw = options and options.overdraw
   if overdraw ~= nil and type(overdraw) ~= "boolean" then
     error("overdraw: true or false expected, got " .. tostring(overdraw), 2)

@@ -32,7 +32,7 @@ function slots:of(name, most)
     one = semaphore(most, { name = tostring(name) })
     self.made[name] = one
   elseif one:limit() ~= most then
-    one:resize(most)
+    one:reconfigure(most)
   end
   return one
 end

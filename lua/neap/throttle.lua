@@ -22,6 +22,9 @@ local zero, back = ffi.new "int64_t[8]", ffi.new "struct neap_request"
 ---@class neap.Throttle: neap.Limiter
 ---@field limit neap.limit
 ---@field leaf ffi.cdata*?   nil: unlimited
+---@field memory { log: ffi.cdata* }?  of a sliding one; shared by all that use the leaf
+---@field entries integer?    in the log
+---@field bounded boolean?    how many was asked for
 local throttle = limiter.class()
 
 -- ---- reading limits ---------------------------------------------------------------------------
@@ -100,7 +103,7 @@ end
 function throttle:refill()
   local leaf, now, rt = at_rest(self, "refill", 2)
   if slides(self) then
-    leaves.init(leaf, self.limit, self.log, self.entries)
+    leaves.init(leaf, self.limit, self.memory.log, self.entries)
   else
     C.neap_gcra_fill(leaf.as.gcra, self.limit.burst, now)
   end
@@ -124,31 +127,62 @@ function throttle:refund(n)
   C.neap_engine_settle(rt.engine, back, zero, now, now)
 end
 
-local KEEP = { spent = C.NEAP_KEEP_SPENT, held = C.NEAP_KEEP_HELD }
+-- ---- another limit in place -------------------------------------------------------------------
 
---- Another rate from now on, for those in line, too. What was spent stays spent, so that a larger
---- burst is there at once; or what it holds it keeps, so that it has to flow in. What it owes it
---- owes.
----@param limit string|neap.limit
----@param keep? "spent"|"held"  "spent" unless told
-function throttle:change(limit, keep)
-  local how = KEEP[keep or "spent"]
-  if not how then
-    error("change: keep: \"spent\" or \"held\" expected, got " .. tostring(keep), 2)
+local KEEP = {
+  keep = C.NEAP_KEEP_SPENT, balance = C.NEAP_KEEP_HELD, scale = C.NEAP_KEEP_RATIO,
+  reset = C.NEAP_KEEP_NOTHING,
+}
+
+local function change_rate(self, value, mode, now)
+  return C.neap_gcra_change(self.leaf.as.gcra, value.amount, value.per_ns, value.burst, KEEP[mode],
+    now)
+end
+
+--- What was taken is remembered one by one, so it is kept or forgotten; a balance is not a list.
+local function change_sliding(self, value, mode, now, level)
+  if mode == "balance" or mode == "scale" then
+    error(("reconfigure: \"%s\" would invent or forget grants, and %s remembers each: \"keep\" or "
+      .. "\"reset\""):format(mode, self.name), level + 1)
+  end
+  local log, entries = self.memory.log, self.entries
+  if value.amount > entries and not self.bounded then
+    log, entries = window.log_for(value.amount, nil, level + 1)
+  end
+  local w = self.leaf.as.window
+  local changed = mode == "reset"
+    and C.neap_window_init(w, value.amount, value.per_ns, log, entries)
+    or C.neap_window_change(w, value.amount, value.per_ns, log, entries, now)
+  if changed == C.NEAP_OK then self.memory.log, self.entries = log, entries end
+  return changed
+end
+
+--- Another limit from now on, for those in line, too. What of the old one is taken over:
+---
+---     "keep"     what was spent and has not come back stays spent; a larger burst is there at once
+---     "balance"  what is there to take stays, up to the new burst; the rest has to flow in
+---     "scale"    it is as full as it was, in proportion, and debt grows and shrinks likewise
+---     "reset"    nothing: it is as new, and full
+---
+--- What was borrowed stays owed, but for the last two. A sliding limit knows "keep" and "reset".
+--- What had left the old window by then is not remembered in a longer one.
+---@param limit string|neap.limit  of the same kind: a rate, or a sliding one
+---@param mode? "keep"|"balance"|"scale"|"reset"  "keep" unless told
+function throttle:reconfigure(limit, mode)
+  mode = mode or "keep"
+  if not KEEP[mode] then
+    error("reconfigure: \"keep\", \"balance\", \"scale\" or \"reset\" expected, got "
+      .. tostring(mode), 2)
   end
   local value = read_limit(limit, 2)
-  local leaf, now, rt = at_rest(self, "change", 2)
-  if value.kind ~= "rate" or slides(self) or value.mode == "sliding" then
-    error(("change: from %q to %q is another kind of limit: build a new one"):format(
+  local leaf, now, rt = at_rest(self, "reconfigure", 2)
+  if value.kind ~= "rate" or slides(self) ~= (value.mode == "sliding") then
+    error(("reconfigure: from %q to %q is another kind of limit: build a new one"):format(
       notation.format(self.limit), notation.format(value)), 2)
   end
-  local changed = C.neap_gcra_change(leaf.as.gcra, value.amount, value.per_ns, value.burst,
-    how, now)
-  if changed ~= C.NEAP_OK then too_fast(value, 2) end
-  if self.name == notation.format(self.limit) then
-    self.name = notation.format(value)
-    for _, part in ipairs(self.terms.parts) do part.label = self.name end
-  end
+  local change = slides(self) and change_sliding or change_rate
+  if change(self, value, mode, now, 2) ~= C.NEAP_OK then too_fast(value, 2) end
+  limiter.rename(self, leaf, notation.format(self.limit), notation.format(value))
   self.limit = value
   C.neap_engine_touch(rt.engine, leaf, now)
 end
@@ -175,16 +209,19 @@ return function (limit, options)
   if value.kind ~= "unlimited" then
     self.leaf = leaf_t()
     if value.mode == "sliding" then
-      self.log, self.entries = window.log_for(value.amount, options.log, 2)
+      local log
+      log, self.entries = window.log_for(value.amount, options.log, 2)
+      self.memory, self.bounded = { log = log }, options.log ~= nil
     elseif options.log then
       error("log: only a sliding limit has one", 2)
     end
-    if not leaves.init(self.leaf, value, self.log, self.entries) then too_fast(value, 2) end
+    local log = self.memory and self.memory.log
+    if not leaves.init(self.leaf, value, log, self.entries) then too_fast(value, 2) end
     if options.initial then
       C.neap_gcra_fill(self.leaf.as.gcra, options.initial, (limiter.present()))
     end
     parts[1] = {
-      leaf = self.leaf, log = self.log, multiplier = leaves.multiplier(value), cost = false,
+      leaf = self.leaf, memory = self.memory, multiplier = leaves.multiplier(value), cost = false,
       label = self.name, word = "rate", closed = value.kind == "closed",
     }
   end

@@ -69,6 +69,35 @@ static void semaphore_counts(struct dice *d)
 
 /* ---- window ---- */
 
+/* Another limit, window and log in place, all of which the diary takes as they come. Answers the log
+ * it has from now on, on the heap and no larger, so that a sanitizer sees a step beyond it. */
+static struct neap_stamp *window_changes(struct dice *d, struct neap_window *w, struct diary *diary,
+					 neap_ns now)
+{
+	struct neap_window was = *w;
+	int64_t limit = dice_any_size(d, 1, 20);
+	neap_ns window_ns = dice_any_size(d, 1, 1000);
+	uint32_t size = dice_between(d, 0, 2) ? (uint32_t)dice_any_size(d, 1, 24) : w->size;
+	struct neap_stamp *log = w->log, *other = malloc(size * sizeof *other);
+	if (size != w->size || !dice_between(d, 0, 1))
+		log = other;
+	int gone = diary->gone;
+	diary_forget(diary, now);
+	int fits = (uint32_t)(diary->count - diary->gone) <= size;
+	int answer = neap_window_change(w, limit, window_ns, log, size, now);
+	if (answer != (fits ? NEAP_OK : NEAP_ERANGE) || (answer && memcmp(&was, w, sizeof was)))
+		trial_fail("%d, with %d to move into %u", answer, diary->count - diary->gone, size);
+	if (answer) {
+		diary->gone = gone;
+	} else {
+		diary->limit = limit;
+		diary->window_ns = window_ns;
+		diary->size = size;
+	}
+	free(w->log == other ? was.log : other);
+	return w->log;
+}
+
 static void window_episode(struct dice *d, int64_t ops)
 {
 	struct diary diary;
@@ -80,7 +109,7 @@ static void window_episode(struct dice *d, int64_t ops)
 	/* on the heap and no larger, so that a sanitizer sees a step beyond it */
 	struct neap_stamp *log = malloc(size * sizeof *log);
 	neap_ns now = dice_between(d, 0, 2000), hint = now;
-	int raised = 0;
+	int raised = 0, changed = 0;
 	if (!log || neap_window_init(w, limit, window_ns, log, size))
 		trial_fail("limit %ld, window %ld, size %u refused", limit, window_ns, size);
 	diary_init(&diary, limit, window_ns, size);
@@ -93,6 +122,12 @@ static void window_episode(struct dice *d, int64_t ops)
 		case 5: now -= dice_between(d, 0, 9) ? 0 : dice_any_size(d, 1, window_ns); break;
 		}
 		now = now < 0 ? 0 : now >= neap_horizon / 2 ? neap_horizon / 2 : now;
+		if (!dice_between(d, 0, 63)) {
+			log = window_changes(d, w, &diary, now);
+			limit = w->limit, window_ns = w->window_ns, size = w->size;
+			changed = 1;
+			continue;
+		}
 		int64_t cost = dice_between(d, 0, 9) ? dice_between(d, 0, limit < 8 ? limit : 8)
 						     : dice_any_size(d, 1, limit < MOST ? limit + 1 : MOST);
 		if (diary.count && !dice_between(d, 0, 15)) {
@@ -124,7 +159,7 @@ static void window_episode(struct dice *d, int64_t ops)
 			diary_take(&diary, cost, now);
 		}
 	}
-	if (!raised && diary_fullest_span(&diary) > limit)
+	if (!raised && !changed && diary_fullest_span(&diary) > limit)
 		trial_fail("%ld tokens in one window of %ld", diary_fullest_span(&diary), limit);
 	free(log);
 }

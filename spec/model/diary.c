@@ -47,10 +47,15 @@ neap_ns diary_when(const struct diary *d, int64_t cost, neap_ns now)
 	return neap_never;
 }
 
-void diary_take(struct diary *d, int64_t cost, neap_ns now)
+void diary_forget(struct diary *d, neap_ns now)
 {
 	while (d->gone < d->count && !is_in(d, d->gone, now))
 		d->gone++;
+}
+
+void diary_take(struct diary *d, int64_t cost, neap_ns now)
+{
+	diary_forget(d, now);
 	if (d->count > d->gone && d->entry[d->count - 1].at >= now)
 		d->entry[d->count - 1].cost += cost;
 	else

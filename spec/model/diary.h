@@ -25,6 +25,8 @@ struct diary {
 void diary_init(struct diary *d, int64_t limit, neap_ns window_ns, uint32_t size);
 int64_t diary_available(const struct diary *d, neap_ns now);
 neap_ns diary_when(const struct diary *d, int64_t cost, neap_ns now);
+/* What has left by now does not count any more, whatever the window will be. */
+void diary_forget(struct diary *d, neap_ns now);
 void diary_take(struct diary *d, int64_t cost, neap_ns now);
 void diary_settle(struct diary *d, int64_t cost, int64_t used, neap_ns at);
 /* The most tokens that any span of one window has seen. */

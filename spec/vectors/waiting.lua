@@ -79,7 +79,7 @@ function events.clear(world) world.limiter:clear() end
 function events.close(world) world.limiter:close() end
 function events.drain(world) world.limiter:drain() end
 function events.reset(world) world.limiter:refill() end
-function events.set_rate(world, event) world.limiter:change(limiters.rate(event)) end
+function events.set_rate(world, event) world.limiter:reconfigure(limiters.rate(event)) end
 
 function events.probe(world, event, where)
   local answer = {
