@@ -3,6 +3,8 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local clock = require "spec.vectors.clock"
+local bucket4j = require "spec.published.bucket4j"
+local gubernator = require "spec.published.gubernator"
 local player = require "spec.published.player"
 local resilience4j = require "spec.published.resilience4j"
 local throttled = require "spec.published.throttled"
@@ -52,4 +54,46 @@ describe("a bucket, as published by resilience4j", function ()
     end
     assert.equal(33, #resilience4j)
   end))
+end)
+
+describe("another limit in place, as published by bucket4j", function ()
+  local function play(rt, row)
+    local name, from, initial, to, mode, levels = unpack(row)
+    local t = player.throttle(from[1], from[2] * 1e6, from[3], initial)
+    if row.add then t:refund(row.add) end
+    for i, level in ipairs(levels) do
+      clock.set(rt, level[1] * MS)
+      if i == 1 and row.borrow then assert(t:try_acquire(0)):settle(row.borrow) end
+      if i == 2 then t:reconfigure(player.rate(to[1], to[2] * 1e6, to[3]), mode) end
+      assert.equal(player.ours(level[2]), t:available(), name .. ", at " .. level[1])
+    end
+  end
+
+  for kind, rows in pairs(bucket4j) do
+    for i, row in ipairs(rows) do
+      it(("keeps what it should: %s %d, %s"):format(kind, i, row[1]), player.test(function (rt)
+        play(rt, row)
+      end))
+    end
+  end
+end)
+
+describe("a limit that changes, as published by gubernator", function ()
+  for _, case in ipairs(gubernator) do
+    it("leaves what it should: " .. case[1], player.test(function ()
+      local per_ns = gubernator.per_ms * 1e6
+      local t, was
+      for i, row in ipairs(case[2]) do
+        local limit, remaining, mode = unpack(row)
+        if not t then
+          t = player.throttle(limit, per_ns, limit)
+        elseif limit ~= was or mode then
+          t:reconfigure(player.rate(limit, per_ns, limit), mode)
+        end
+        was = limit
+        assert(t:try_acquire())
+        assert.equal(remaining, t:available(), "row " .. i)
+      end
+    end))
+  end
 end)
