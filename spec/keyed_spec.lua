@@ -167,7 +167,7 @@ describe("keyed", function ()
       C.neap_engine_settle(s.engine, request(api, { 7 }, 4), used, 0, 0)
       assert.equal(3, available(7, 0))
       used[0] = 9
-      C.neap_engine_settle(s.engine, request(api, { 8 }, 2), used, 0, 0)   -- seen for the first time
+      C.neap_engine_settle(s.engine, request(api, { 8 }, 2), used, 0, 0)  -- seen for the first time
       assert.equal(-2, available(8, 0))
       C.neap_keyed_forget(k, 8)
       assert.equal(5, available(8, 0))

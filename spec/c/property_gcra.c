@@ -461,7 +461,7 @@ int main(void)
 	trial_run("gcra decides, waits and counts as an exact token bucket does", same_as_a_bucket);
 	trial_run("waiters on a gcra do not drift in ten years", no_drift_in_ten_years);
 	trial_run("gcra knows when those ahead will be through", after_those_ahead);
-	trial_run("gcra with another rate keeps what was spent or what it holds", changed_in_place);
+	trial_run("gcra with another rate keeps what it is told to", changed_in_place);
 	trial_run("gcra borrows up to the end of time without wrapping", borrowing_never_wraps);
 	return trial_verdict();
 }
