@@ -152,6 +152,12 @@ int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now)
 	return 0;
 }
 
+/* May an outcome let somebody go? */
+static int gives_back(const struct neap_limiter *l)
+{
+	return l->kind == NEAP_SEMAPHORE || l->kind == NEAP_BREAKER;
+}
+
 void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int outcome, neap_ns at,
 		      neap_ns now)
 {
@@ -160,7 +166,7 @@ void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int o
 	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
 	neap_asked_give(&asked, outcome, at, now);
 	for (int32_t i = 0; i < r->all->count; i++)
-		if (asked.faces->terms[i].limiter->kind == NEAP_SEMAPHORE)   /* others give nothing */
+		if (gives_back(asked.faces->terms[i].limiter))
 			neap_turn_ask_anew(e, &asked, i);
 	neap_turn_settle(e);
 }

@@ -21,7 +21,7 @@
  * swaps, while others move the first rate on and the second runs dry, may return its cost late: a
  * refund of tokens that nobody used, which the long run allows and the burst does not.
  *
- * Logs (window) have one owner and are written last, when nothing can fail any more.
+ * Logs (window) and breakers have one owner and are written last, when nothing can fail any more.
  */
 #include "change.h"
 
@@ -34,6 +34,7 @@ neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns no
 	case NEAP_SEMAPHORE: return neap_semaphore_when(&l->as.semaphore, cost, now);
 	case NEAP_WINDOW: return neap_window_when(&l->as.window, cost, now);
 	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
+	case NEAP_BREAKER: return cost ? neap_breaker_when(&l->as.breaker, now) : now;
 	}
 	assert(!"a limiter that was never initialised, or is keyed");
 	return neap_never;
@@ -46,6 +47,7 @@ neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 	case NEAP_SEMAPHORE: return neap_semaphore_take(&l->as.semaphore, cost, now);
 	case NEAP_WINDOW: return neap_window_take(&l->as.window, cost, now);
 	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
+	case NEAP_BREAKER: return cost ? neap_breaker_take(&l->as.breaker, now) : now;
 	}
 	assert(!"a limiter that was never initialised");
 	return neap_never;
@@ -54,9 +56,14 @@ neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now)
 {
 	assert(outcome >= NEAP_SUCCESS && outcome <= NEAP_IGNORE && at >= 0 && now >= 0);
-	(void)outcome, (void)at, (void)now;
-	if (l->kind == NEAP_SEMAPHORE)
+	switch (l->kind) {
+	case NEAP_SEMAPHORE:
 		neap_semaphore_give(&l->as.semaphore, cost);
+		break;
+	case NEAP_BREAKER:
+		neap_breaker_give(&l->as.breaker, outcome, at, now);
+		break;
+	}
 }
 
 void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
@@ -75,6 +82,10 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 	case NEAP_WINDOW:
 		neap_window_settle(&l->as.window, cost, used, at);
 		break;
+	case NEAP_BREAKER:
+		if (used == 0)
+			neap_breaker_give(&l->as.breaker, NEAP_IGNORE, at, now);
+		break;
 	}
 }
 
@@ -86,7 +97,8 @@ int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 		return l->as.semaphore.limit -
 		       __atomic_load_n(&l->as.semaphore.in_use, __ATOMIC_RELAXED);
 	case NEAP_WINDOW: return neap_window_available(&l->as.window, now);
-	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now) > now ? 0 : INT64_MAX;
+	case NEAP_PAUSE:
+	case NEAP_BREAKER: return neap_limiter_when(l, 1, now) > now ? 0 : INT64_MAX;
 	}
 	return 0;
 }
@@ -97,7 +109,8 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 	case NEAP_GCRA: return l->as.gcra.burst >> l->as.gcra.shift;
 	case NEAP_SEMAPHORE: return l->as.semaphore.overdraw ? INT64_MAX : l->as.semaphore.limit;
 	case NEAP_WINDOW: return l->as.window.limit;
-	case NEAP_PAUSE: return INT64_MAX;
+	case NEAP_PAUSE:
+	case NEAP_BREAKER: return INT64_MAX;
 	}
 	return 0;
 }
@@ -115,7 +128,7 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 			ahead = neap_plus(ahead, cost);
 		return neap_limiter_available(l, now) >= ahead ? alone : neap_on_give;
 	}
-	return alone;   /* a pause: at least that long */
+	return alone;   /* a pause, a breaker: at least that long */
 }
 
 /* The maximum over the terms from i on, asked at 'now', and in *bound what is later than that. */
@@ -179,7 +192,7 @@ struct plan {
 		struct neap_limiter *of;
 	} step[NEAP_TERMS];
 	struct step *permits_end, *rates;
-	int logs;
+	int logs, breakers;
 };
 
 /* The word moved since it was planned: plan it again, alone, until it is swapped. 0 when it refuses
@@ -231,12 +244,14 @@ static int swap_all(struct plan *p, neap_ns now, int waited)
 	return 1;
 }
 
-static void write_logs(const struct neap_all *all, const int64_t *cost, neap_ns now)
+/* What has one owner. */
+static void write_owned(const struct neap_all *all, const int64_t *cost, neap_ns now)
 {
 	for (int32_t i = 0, next; i < all->count; i = next) {
+		struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
-		if (all->terms[i].limiter->kind == NEAP_WINDOW)
-			neap_window_take(&all->terms[i].limiter->as.window, c, now);
+		if (l->kind == NEAP_WINDOW || l->kind == NEAP_BREAKER)
+			neap_limiter_take(l, c, now);
 	}
 }
 
@@ -265,6 +280,7 @@ static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now
 			if (neap_limiter_when(l, c, now) > now)
 				break;
 			p->logs |= l->kind == NEAP_WINDOW;
+			p->breakers |= l->kind == NEAP_BREAKER;
 		}
 	}
 	p->permits_end = permit;
@@ -279,15 +295,15 @@ static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now
 	for (;;) {
 		p.permits_end = p.step;
 		p.rates = &p.step[NEAP_TERMS];
-		p.logs = 0;
+		p.logs = p.breakers = 0;
 		int32_t refuses = plan(all, cost, now, waited, &p);
 		if (refuses < all->count) {
 			neap_ns at = when(all, refuses, p.logs, cost, now, bound);
 			if (at > now)
 				return at;
 		} else if (swap_all(&p, now, waited)) {
-			if (p.logs)
-				write_logs(all, cost, now);
+			if (p.logs | p.breakers)
+				write_owned(all, cost, now);
 			if (bound)
 				*bound = -1;
 			return now;

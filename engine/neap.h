@@ -141,6 +141,76 @@ neap_ns neap_pause_when(const struct neap_pause *p, neap_ns now);
 neap_ns neap_pause_extend(struct neap_pause *p, neap_ns until);
 void neap_pause_clear(struct neap_pause *p);
 
+/* ==== ring 0: breaker, leave alone what fails =========================================== */
+
+/* What opens a closed breaker. It is judged when a failure comes, that one included. */
+enum {
+	NEAP_TRIP_ROW = 1,        /* 'failures' of them, and no success between */
+	NEAP_TRIP_WITHIN,         /* 'failures' of them within period_ns */
+	NEAP_TRIP_RATIO,          /* a 'ratio' of the last 'calls', once 'least' of them came */
+	NEAP_TRIP_RATIO_WITHIN,   /* a 'ratio' of those within period_ns, if they are 'least' or more */
+};
+
+struct neap_trip {
+	int32_t rule;
+	int32_t failures;     /* 1 and more; _WITHIN: to 2^24 */
+	int32_t calls;        /* 1 to 2^24 */
+	int32_t least;        /* 1 and more; _RATIO: to 'calls' */
+	int32_t slices;       /* _RATIO_WITHIN: 1 to 2^24; outcomes leave up to a slice early */
+	neap_ns period_ns;    /* from 1; what came leaves one period after, and no longer counts then */
+	double ratio;         /* failures to calls, 0 to 1, inclusive */
+};
+
+/* The memory that a rule needs, in words of 8 bytes: _WITHIN 'failures', _RATIO a bit per call,
+ * _RATIO_WITHIN 3 'slices'. NEAP_ERANGE: there is no such rule. */
+int64_t neap_trip_words(const struct neap_trip *trip);
+
+enum { NEAP_BREAKER_CLOSED, NEAP_BREAKER_OPEN, NEAP_BREAKER_HALF_OPEN };
+
+/* A circuit breaker (M. Nygard, Release It!). Open, nobody goes until the cooldown is over; then
+ * it is half-open, by time alone: at most 'trials' go at once, 'required' successes close it, and
+ * one failure opens it for a full cooldown. One owner at a time. */
+struct neap_breaker {
+	struct neap_trip trip;
+	int64_t *memory;        /* the caller's, neap_trip_words of it */
+	neap_ns cooldown_ns;    /* may be written */
+	neap_ns patience_ns;    /* may be written: when all trials are out and for so long none was let
+				 * out, another is. The cooldown unless told; 1 s if that is 0 */
+	int32_t trials, required;
+	int32_t sheds;          /* may be written. 1: nobody waits in line for it; 0: they do */
+	int32_t open;           /* 0: closed; 1: open, and from 'ends' on half-open */
+	neap_ns since;          /* when it closed or opened; 0: it was made so */
+	neap_ns ends;           /* neap_horizon: until told otherwise */
+	neap_ns let_out;        /* the last trial; -1: none since it opened */
+	int32_t out;            /* trials in flight */
+	int32_t lost;           /* others that were not heard of, and presumed lost */
+	int32_t succeeded;      /* trials */
+	uint32_t first, count;  /* entries in memory */
+	int64_t seen, failed;   /* calls and failures that count */
+	int64_t changes;        /* of state, ever, but for the one to half-open while it is that */
+};
+
+/* Closed. cooldown_ns from 0, trials from 1, required from 1 to trials. NEAP_ERANGE otherwise, or
+ * for a rule that does not exist or has no memory. */
+int neap_breaker_init(struct neap_breaker *b, const struct neap_trip *trip, int64_t *memory,
+		      neap_ns cooldown_ns, int32_t trials, int32_t required);
+/* 'now', or the instant at which a call could go; neap_on_give when it is open until told otherwise.
+ * _take answers the same and lets a call out. It has no cost: a call is a call. */
+neap_ns neap_breaker_when(const struct neap_breaker *b, neap_ns now);
+neap_ns neap_breaker_take(struct neap_breaker *b, neap_ns now);
+/* How a call ended that was let out at 'at'. NEAP_IGNORE says nothing and frees the place of a
+ * trial. Calls from before the present state began, and all while it is open, count for nothing. */
+void neap_breaker_give(struct neap_breaker *b, int outcome, neap_ns at, neap_ns now);
+int neap_breaker_state(const struct neap_breaker *b, neap_ns now);
+neap_ns neap_breaker_since(const struct neap_breaker *b, neap_ns now);   /* it is in that state */
+/* Failures that count at 'now'. Closing forgets them. */
+int64_t neap_breaker_failures(const struct neap_breaker *b, neap_ns now);
+/* By hand: open until an instant (neap_never: until told otherwise); close, and forget all failures
+ * if it was not; close and forget in any case, outcomes of calls that are out included. */
+void neap_breaker_open(struct neap_breaker *b, neap_ns until, neap_ns now);
+void neap_breaker_close(struct neap_breaker *b, neap_ns now);
+void neap_breaker_reset(struct neap_breaker *b, neap_ns now);
+
 /* ==== ring 0: limiter, the tagged union and all-of ====================================== */
 
 enum {
@@ -159,6 +229,7 @@ struct neap_limiter {
 		struct neap_semaphore semaphore;
 		struct neap_window window;
 		struct neap_pause pause;
+		struct neap_breaker breaker;
 		struct neap_keyed *keyed;   /* in terms of requests to an engine alone */
 	} as;
 };

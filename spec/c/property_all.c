@@ -31,7 +31,7 @@ static void any_limiter(struct dice *d, struct world *w, int i)
 {
 	struct neap_limiter *l = &w->limiter[i];
 	int64_t some = dice_any_size(d, 1, dice_between(d, 0, 7) ? 50 : MOST - 1);
-	l->kind = (int32_t)dice_between(d, NEAP_GCRA, NEAP_PAUSE);
+	l->kind = (int32_t)dice_between(d, NEAP_GCRA, NEAP_BREAKER);
 	switch (l->kind) {
 	case NEAP_GCRA:
 		neap_gcra_init(&l->as.gcra, dice_any_size(d, 1, 40), dice_any_size(d, 7, 300), some);
@@ -45,6 +45,12 @@ static void any_limiter(struct dice *d, struct world *w, int i)
 		break;
 	case NEAP_PAUSE:
 		neap_pause_init(&l->as.pause);
+		break;
+	case NEAP_BREAKER:   /* which opens now and then, see below */
+		neap_breaker_init(&l->as.breaker,
+				  &(struct neap_trip){.rule = NEAP_TRIP_ROW, .failures = 1}, NULL,
+				  dice_between(d, 0, 300), 3, (int32_t)dice_between(d, 1, 3));
+		neap_breaker_open(&l->as.breaker, dice_between(d, 0, 100), 0);
 	}
 }
 
@@ -234,6 +240,9 @@ static void all_is_each(struct dice *d)
 				neap_ns until = now + dice_between(d, 0, 500);
 				neap_pause_extend(&real.limiter[l].as.pause, until);
 				neap_pause_extend(&model.limiter[l].as.pause, until);
+			} else if (real.limiter[l].kind == NEAP_BREAKER && !dice_between(d, 0, 3)) {
+				neap_breaker_open(&real.limiter[l].as.breaker, now + 9, now);
+				neap_breaker_open(&model.limiter[l].as.breaker, now + 9, now);
 			}
 			attempt(d, &real, &model, &c[dice_between(d, 0, ALLS - 1)], &now);
 		}
