@@ -70,7 +70,8 @@ int64_t neap_trip_words(const struct neap_trip *t)
 	case NEAP_TRIP_ROW: return 0;
 	case NEAP_TRIP_WITHIN: return is_entries(t->failures) ? t->failures : NEAP_ERANGE;
 	case NEAP_TRIP_RATIO:
-		return is_entries(t->calls) && t->least <= t->calls ? (t->calls + 63) / 64 : NEAP_ERANGE;
+		return is_entries(t->calls) && t->least <= t->calls ? (t->calls + 63) / 64
+								    : NEAP_ERANGE;
 	case NEAP_TRIP_RATIO_WITHIN:
 		return is_entries(t->slices) ? 3 * (int64_t)t->slices : NEAP_ERANGE;
 	}
@@ -83,7 +84,10 @@ static void forget(struct neap_breaker *b)
 	b->seen = b->failed = 0;
 }
 
-static int has_slices(const struct neap_breaker *b) { return b->trip.rule == NEAP_TRIP_RATIO_WITHIN; }
+static int has_slices(const struct neap_breaker *b)
+{
+	return b->trip.rule == NEAP_TRIP_RATIO_WITHIN;
+}
 
 static uint32_t room(const struct neap_breaker *b)
 {

@@ -148,7 +148,7 @@ enum {
 	NEAP_TRIP_ROW = 1,        /* 'failures' of them, and no success between */
 	NEAP_TRIP_WITHIN,         /* 'failures' of them within period_ns */
 	NEAP_TRIP_RATIO,          /* a 'ratio' of the last 'calls', once 'least' of them came */
-	NEAP_TRIP_RATIO_WITHIN,   /* a 'ratio' of those within period_ns, if they are 'least' or more */
+	NEAP_TRIP_RATIO_WITHIN,   /* a 'ratio' of those within period_ns, if there are 'least' */
 };
 
 struct neap_trip {
@@ -157,7 +157,7 @@ struct neap_trip {
 	int32_t calls;        /* 1 to 2^24 */
 	int32_t least;        /* 1 and more; _RATIO: to 'calls' */
 	int32_t slices;       /* _RATIO_WITHIN: 1 to 2^24; outcomes leave up to a slice early */
-	neap_ns period_ns;    /* from 1; what came leaves one period after, and no longer counts then */
+	neap_ns period_ns;    /* from 1; what came leaves, and counts no more, one period after */
 	double ratio;         /* failures to calls, 0 to 1, inclusive */
 };
 
