@@ -4,8 +4,7 @@
 #define NEAP_LINE_H
 
 #include "asked.h"
-
-__extension__ typedef __int128 neap_sum;   /* of many costs */
+#include "heap.h"
 
 /* ---- roster: records found by a pointer and a tag, named by small integers from 1 ---- */
 

@@ -418,6 +418,38 @@ struct neap_keyed_stats {
 void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out);
 /* ==== end of keyed ==== */
 
+/* ==== ring 1: queue, a bounded waiting room ============================================= */
+
+/* Places for those who wait: a higher priority goes first, keys of one priority take turns by what
+ * they cost, one key's go as they came. One thread. */
+struct neap_queue;
+
+/* What becomes of a newcomer that finds all places taken. */
+enum {
+	NEAP_REJECT = 0,    /* it is turned away */
+	NEAP_DROP_OLDEST,   /* who has waited longest makes room */
+	NEAP_DROP_LOWEST,   /* the newest of the lowest priority does, when the newcomer's is higher */
+};
+
+/* 'capacity' places (1 to 2^24), whose memory comes at once: up to 1 KB each, touched as they are
+ * used. With ageing_ns (1 to neap_horizon) a waiter rises by one priority for each ageing_ns it
+ * has waited; 0: never. NULL when there is no memory or a number is out of range. */
+struct neap_queue *neap_queue_open(uint32_t capacity, int overflow, neap_ns ageing_ns);
+void neap_queue_close(struct neap_queue *q);
+
+struct neap_queue_stats {
+	int64_t waiting;    /* places taken */
+	int64_t capacity;
+	int64_t flows;      /* keys that wait, and keys remembered for having been served */
+	int64_t classes;    /* their priorities */
+	int64_t served;     /* ever */
+	int64_t bytes;      /* memory held */
+};
+void neap_queue_stats(const struct neap_queue *q, struct neap_queue_stats *out);
+/* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
+int neap_queue_check(const struct neap_queue *q);
+/* ==== end of queue ==== */
+
 /* ==== ring 1: engine, waiting =========================================================== */
 
 /* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters

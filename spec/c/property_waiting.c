@@ -259,11 +259,13 @@ static void opening_without_memory(struct dice *d)
 		allowed = n, failed = 0;
 		struct neap_engine *e = neap_engine_open(100, 0);
 		struct neap_wheel *w = neap_wheel_open(100, 0);
+		struct neap_queue *q = neap_queue_open(100, NEAP_REJECT, 0);
 		allowed = INT64_MAX;
-		if ((e && w) != !failed)
+		if ((e && w && q) != !failed)
 			trial_fail("opened without memory");
 		neap_engine_close(e);
 		neap_wheel_close(w);
+		neap_queue_close(q);
 		if (alive != before)
 			trial_fail("%ld blocks stay after failure %ld", alive - before, n);
 		if (!failed)
@@ -328,7 +330,7 @@ int main(void)
 	trial_run("a deadline that cannot be met is refused at once, with the earliest that can",
 		  impossible_deadlines);
 	trial_run("a deadline that comes is kept to the nanosecond", deadlines_free_the_line);
-	trial_run("an engine that finds no memory opens not at all", opening_without_memory);
+	trial_run("an engine or a queue that finds no memory opens not at all", opening_without_memory);
 	trial_run("a line that finds no memory changes nothing", beginning_lines_without_memory);
 	return trial_verdict();
 }
