@@ -19,10 +19,12 @@ local OBJECTS = BUILD .. "/CMakeFiles/neap_core.dir/engine/"
 local function borrowed(source)
   local found = {}
   local object = ("'%s%s.c.o'"):format(OBJECTS, source)
-  for _, line in ipairs(lines_of("nm -u " .. object)) do
-    found[line:match "U ([%w_]+)" or line] = true
+  local lines = lines_of("nm " .. object)
+  for _, line in ipairs(lines) do
+    local name = line:match " U ([%w_]+)$"
+    if name then found[name] = true end
   end
-  assert.truthy(next(found), object .. ": nm says nothing")
+  assert.truthy(lines[1], object .. ": nm says nothing")
   return found
 end
 
