@@ -44,9 +44,6 @@ static struct neap_nodes nodes(const struct neap_queue *q)
 	return (struct neap_nodes){q->flow.record + offsetof(struct neap_flow, node), q->flow.size};
 }
 
-/* A hash, as the roster has keys; in those, 0 is nobody. */
-static const void *key_of(uint64_t hash) { return (const void *)(uintptr_t)(hash ? hash : 1); }
-
 static int asks_the_same(const struct neap_request *a, const struct neap_request *b)
 {
 	int same = a->all == b->all;
@@ -102,18 +99,20 @@ static void begin_idling(struct neap_queue *q, uint32_t name)
 
 uint32_t neap_flow_for(struct neap_queue *q, const struct neap_entry *e)
 {
-	uint32_t tag = (uint32_t)e->priority;
-	uint32_t name = neap_roster_find(&q->flow, key_of(e->flow), tag);
+	uint32_t tag = (uint32_t)e->priority, class = neap_roster_find(&q->class, q, tag), name = 0;
+	if (class)
+		name = neap_roster_find(&q->flow, neap_class_at(q, class), e->flow);
 	if (name && !neap_flow_at(q, name)->count)
 		stop_idling(q, name);
 	if (name)
 		return name;
-	if (q->flow.count > q->capacity)
+	if (q->flow.count > q->capacity) {
 		forget_the_one_idle_longest(q);   /* more flows than waiters: there is one */
-	uint32_t class = neap_roster_find(&q->class, q, tag);
+		class = neap_roster_find(&q->class, q, tag);
+	}
 	if (!class)
 		class = neap_roster_add(&q->class, q, tag);
-	name = neap_roster_add(&q->flow, key_of(e->flow), tag);
+	name = neap_roster_add(&q->flow, neap_class_at(q, class), e->flow);
 	neap_flow_at(q, name)->class = class;
 	neap_class_at(q, class)->flows++;
 	return name;
@@ -196,7 +195,7 @@ static int check_waiters(const struct neap_queue *q, uint32_t name)
 	for (uint32_t n = f->head; n; prev = n, n = q->place[n].next) {
 		const struct neap_place *p = &q->place[n], *before = &q->place[prev];
 		if (p->prev != prev || p->flow != name || count++ > q->count ||
-		    key_of(p->entry.flow) != f->key.of || (uint32_t)p->entry.priority != f->key.tag)
+		    p->entry.flow != f->key.tag)
 			return NEAP_ECORRUPT;
 		int same = asks_the_same(&before->entry.request, &p->entry.request);
 		if (prev && (before->entry.arrival >= p->entry.arrival || (!f->mixed && !same)))
@@ -214,7 +213,7 @@ static int check_flow(const struct neap_queue *q, uint32_t name)
 {
 	const struct neap_flow *f = neap_flow_at(q, name);
 	const struct neap_class *c = neap_class_at(q, f->class);
-	if (check_waiters(q, name) || c->key.of != q || c->key.tag != f->key.tag)
+	if (check_waiters(q, name) || c->key.of != q || f->key.of != c)
 		return NEAP_ECORRUPT;
 	if (!f->count)
 		return NEAP_OK;

@@ -260,7 +260,7 @@ static int check_members(const struct neap_queue *q, uint32_t name)
 	for (uint32_t n = c->oldest; n; elder = n, n = q->place[n].younger) {
 		const struct neap_place *p = &q->place[n];
 		if (p->elder != elder || neap_flow_at(q, p->flow)->class != name ||
-		    listed++ > q->count ||
+		    listed++ > q->count || (uint32_t)p->entry.priority != c->key.tag ||
 		    (elder && q->place[elder].entry.arrival >= p->entry.arrival))
 			return NEAP_ECORRUPT;
 	}

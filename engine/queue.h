@@ -25,7 +25,7 @@ struct neap_place {
 
 /* Those of one key and one priority. */
 struct neap_flow {
-	struct neap_key key;        /* of: its hash; tag: the priority */
+	struct neap_key key;        /* of: its class, which stays where it is; tag: the hash */
 	struct neap_node node;      /* in the class's heap; rank is the start tag */
 	neap_sum queued[NEAP_COSTS];
 	uint32_t class;

@@ -44,7 +44,7 @@ static void open_both(struct dice *d, struct pair *p)
 static struct room_person anybody(struct dice *d, struct pair *p)
 {
 	struct room_person o = {
-		.key = 1000 * (uint64_t)dice_between(d, 0, FLOWS - 1),
+		.key = (uint64_t)dice_between(d, 0, FLOWS - 1),
 		.arrival = ++p->arrivals, .since = p->now, .name = (uint32_t)p->arrivals,
 		.priority = (int32_t)dice_between(d, -1, 2),
 		.all = &alls[dice_between(d, 0, 4) == 0],
