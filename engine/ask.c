@@ -38,7 +38,7 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 		uint32_t post = when == neap_never ? 0 : neap_post_of(s, a, i);
 		if (post) {
 			uint32_t first = neap_post_at(s, post)->first;
-			if (first && neap_line_at(s, first)->arrival < arrival)
+			if (first && neap_line_at(s, first)->node.arrival < arrival)
 				when = neap_on_give;
 		}
 		if (when > v.at) {

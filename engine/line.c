@@ -17,7 +17,7 @@
  *
  * So a thousand waiters on one throttle are one line, one post and one timer; joining, leaving
  * from anywhere and being served are O(1), and moving a head to another post, with its arrival
- * and so its rank, is O(log lines) amortised: posts keep their lines in a pairing heap.
+ * and so its rank, is O(log lines) amortised: posts keep their lines in a heap (heap.c).
  *
  * Invariants:
  *   waiters of a line are in order of arrival; its arrival is its head's
@@ -29,77 +29,9 @@
 
 #include <assert.h>
 
-/* ---- the heap of a post: eldest head on top; 'back' is the parent, or the sibling before ---- */
-
-static uint32_t meld(struct neap_lines *s, uint32_t a, uint32_t b)
+static struct neap_nodes nodes(const struct neap_lines *s)
 {
-	if (!a || !b)
-		return a ? a : b;
-	if (neap_line_at(s, b)->arrival < neap_line_at(s, a)->arrival) {
-		uint32_t swap = a;
-		a = b;
-		b = swap;
-	}
-	struct neap_line *top = neap_line_at(s, a), *under = neap_line_at(s, b);
-	under->sibling = top->child;
-	under->back = a;
-	if (top->child)
-		neap_line_at(s, top->child)->back = b;
-	top->child = b;
-	return a;
-}
-
-/* Meld a list of siblings, in pairs from the left, then all from the right: what makes it log n. */
-static uint32_t gather(struct neap_lines *s, uint32_t list)
-{
-	uint32_t pairs = 0;   /* a stack, linked by sibling */
-	while (list) {
-		uint32_t a = list, b = neap_line_at(s, a)->sibling;
-		list = b ? neap_line_at(s, b)->sibling : 0;
-		neap_line_at(s, a)->sibling = 0;
-		if (b)
-			neap_line_at(s, b)->sibling = 0;
-		uint32_t pair = meld(s, a, b);
-		neap_line_at(s, pair)->sibling = pairs;
-		pairs = pair;
-	}
-	uint32_t root = 0;
-	while (pairs) {
-		uint32_t next = neap_line_at(s, pairs)->sibling;
-		neap_line_at(s, pairs)->sibling = 0;
-		root = meld(s, root, pairs);
-		pairs = next;
-	}
-	return root;
-}
-
-static void heap_add(struct neap_lines *s, struct neap_post *post, uint32_t line)
-{
-	struct neap_line *l = neap_line_at(s, line);
-	l->child = l->sibling = l->back = 0;
-	post->first = meld(s, post->first, line);
-	neap_line_at(s, post->first)->back = 0;
-}
-
-static void heap_remove(struct neap_lines *s, struct neap_post *post, uint32_t line)
-{
-	struct neap_line *l = neap_line_at(s, line);
-	uint32_t children = gather(s, l->child);
-	if (post->first == line) {
-		post->first = children;
-	} else {
-		struct neap_line *back = neap_line_at(s, l->back);
-		if (back->child == line)
-			back->child = l->sibling;
-		else
-			back->sibling = l->sibling;
-		if (l->sibling)
-			neap_line_at(s, l->sibling)->back = l->back;
-		post->first = meld(s, post->first, children);
-	}
-	if (post->first)
-		neap_line_at(s, post->first)->back = 0;
-	l->child = l->sibling = l->back = 0;
+	return (struct neap_nodes){s->line.record + offsetof(struct neap_line, node), s->line.size};
 }
 
 /* ---- standing ---- */
@@ -157,7 +89,7 @@ void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t
 	l->post = post;
 	l->term = term;
 	l->alone = asks_alone(l, term);
-	heap_add(s, p, line);
+	neap_heap_add(nodes(s), &p->first, line);
 	p->queued += l->alone ? neap_line_queued(l, term) : 0;
 	p->waiting += l->count;
 }
@@ -166,7 +98,7 @@ void neap_line_step_back(struct neap_lines *s, uint32_t line)
 {
 	struct neap_line *l = neap_line_at(s, line);
 	struct neap_post *p = neap_post_at(s, l->post);
-	heap_remove(s, p, line);
+	neap_heap_remove(nodes(s), &p->first, line);
 	p->queued -= l->alone ? neap_line_queued(l, l->term) : 0;
 	p->waiting -= l->count;
 	l->post = 0;
@@ -185,7 +117,7 @@ void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter)
 		neap_waiter_at(s, l->tail)->next = waiter;
 	} else {
 		l->head = waiter;
-		l->arrival = w->arrival;
+		l->node.arrival = w->arrival;
 	}
 	l->tail = waiter;
 	l->count++;
@@ -218,13 +150,12 @@ void neap_line_leave(struct neap_lines *s, uint32_t waiter)
 	l->count--;
 	/* a younger head ranks lower; with nobody else at the post there is nothing to reorder */
 	if (was_head && l->head) {
-		if (p && !(p->first == w->line && !l->child)) {
-			heap_remove(s, p, w->line);
-			l->arrival = neap_waiter_at(s, l->head)->arrival;
-			heap_add(s, p, w->line);
-		} else {
-			l->arrival = neap_waiter_at(s, l->head)->arrival;
-		}
+		int moves = p && !(p->first == w->line && !l->node.child);
+		if (moves)
+			neap_heap_remove(nodes(s), &p->first, w->line);
+		l->node.arrival = neap_waiter_at(s, l->head)->arrival;
+		if (moves)
+			neap_heap_add(nodes(s), &p->first, w->line);
 	}
 	w->line = 0;
 }
@@ -251,16 +182,9 @@ static int check_line(const struct neap_lines *s, const struct neap_line *l)
 	for (int i = 0; i < NEAP_COSTS; i++)
 		if (queued[i] != l->queued[i])
 			return NEAP_ECORRUPT;
-	if (!l->count || count != l->count || l->tail != prev || !l->post ||
-	    l->arrival != neap_waiter_at(s, l->head)->arrival)
-		return NEAP_ECORRUPT;
-	const struct neap_line *child = l->child ? neap_line_at(s, l->child) : NULL;
-	if (child && (child->arrival <= l->arrival || neap_line_at(s, child->back) != l))
-		return NEAP_ECORRUPT;
-	const struct neap_line *sibling = l->sibling ? neap_line_at(s, l->sibling) : NULL;
-	if (sibling && (sibling->post != l->post || neap_line_at(s, sibling->back) != l))
-		return NEAP_ECORRUPT;
-	return NEAP_OK;
+	int sound = l->count && count == l->count && l->tail == prev && l->post &&
+		    l->node.arrival == neap_waiter_at(s, l->head)->arrival;
+	return sound ? NEAP_OK : NEAP_ECORRUPT;
 }
 
 int neap_lines_check(const struct neap_lines *s)
@@ -284,13 +208,14 @@ int neap_lines_check(const struct neap_lines *s)
 			if (!l->key.of || l->post != n)
 				continue;
 			queued += l->alone ? neap_line_queued(l, l->term) : 0;
-			if (l->alone != asks_alone(l, l->term))
+			if (l->alone != asks_alone(l, l->term) ||
+			    neap_node_check(nodes(s), p->first, i))
 				return NEAP_ECORRUPT;
 			waiting += l->count;
-			eldest = l->arrival < eldest ? l->arrival : eldest;
+			eldest = l->node.arrival < eldest ? l->node.arrival : eldest;
 		}
 		if (!p->first || queued != p->queued || waiting != p->waiting || p->dirty ||
-		    neap_line_at(s, p->first)->arrival != eldest)
+		    neap_line_at(s, p->first)->node.arrival != eldest)
 			return NEAP_ECORRUPT;
 	}
 	return NEAP_OK;

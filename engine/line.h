@@ -52,12 +52,11 @@ struct neap_line {
 	uint32_t costs;                 /* in use, one bit each */
 	uint64_t keys[NEAP_KEYS];       /* of its waiters' requests */
 	neap_sum queued[NEAP_COSTS];    /* sum of its waiters' costs */
-	uint64_t arrival;               /* of its head */
+	struct neap_node node;          /* in the post's heap, by its head's arrival */
 	uint32_t head, tail, count;
 	uint32_t post;                  /* where it stands; 0 nowhere */
 	int32_t term;                   /* by which of its terms */
 	int32_t alone;                  /* 1: it asks no other limiter, so it stays there */
-	uint32_t child, sibling, back;  /* in the post's heap */
 };
 
 struct neap_post {

@@ -44,7 +44,7 @@ static void mark(struct neap_engine *e, uint32_t post)
 	if (p->dirty)
 		return;
 	p->dirty = 1;
-	p->rank = p->first ? neap_line_at(&e->lines, p->first)->arrival : 0;
+	p->rank = p->first ? neap_line_at(&e->lines, p->first)->node.arrival : 0;
 	uint32_t *link = &e->dirty;
 	if (*link && neap_post_at(&e->lines, e->dirty_last)->rank <= p->rank)
 		link = &neap_post_at(&e->lines, e->dirty_last)->next_dirty;
