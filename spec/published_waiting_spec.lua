@@ -255,7 +255,7 @@ describe("a line before permits, as published by .NET", function ()
   end
 
   function steps.acquire(world, who, permits)
-    world.outcomes[who] = "waiting"
+    world.outcomes[who], world.asked[who] = "waiting", permits
     world.tasks[who] = world.rt.spawn(function ()
       local held, why = world.s:acquire(permits)
       world.held[who], world.outcomes[who] = held, outcome(held, why)
@@ -266,18 +266,23 @@ describe("a line before permits, as published by .NET", function ()
   function steps.cancel(world, who) world.tasks[who]:cancel() end
   function steps.close(world) world.s:close() end
 
-  function steps.free(world, permits)
+  function steps.free(world, permits, queued)
     local stats = ffi.new "struct neap_engine_stats"
     C.neap_engine_stats(world.rt.engine, stats)
-    local waiting = 0
-    for _, one in pairs(world.outcomes) do waiting = waiting + (one == "waiting" and 1 or 0) end
-    assert.same({ permits, waiting }, { world.s:available(), tonumber(stats.waiting) })
+    local waiting, sum = 0, 0
+    for who, one in pairs(world.outcomes) do
+      if one == "waiting" then waiting, sum = waiting + 1, sum + world.asked[who] end
+    end
+    assert.same({ permits, queued, waiting },
+      { world.s:available(), sum, tonumber(stats.waiting) })
   end
 
   local function play(case)
     local rt = manual.new { waiters_max = case.callers or case[3] }
     runtime.use(rt)
-    local world = { rt = rt, s = semaphore(case[2]), held = {}, outcomes = {}, tasks = {} }
+    local world = {
+      rt = rt, s = semaphore(case[2]), held = {}, outcomes = {}, tasks = {}, asked = {},
+    }
     local expected = {}
     for i, step in ipairs(case[5]) do
       steps[step[1]](world, step[2], step[3])
