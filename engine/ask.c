@@ -11,7 +11,8 @@
  *          of them with its next head and let me pass. So the instant is exact for a line on one
  *          rate, and otherwise never later than the truth, unless someone before me gives up.
  *
- * A term that turns away is not waited for: a table with no room for another key.
+ * A term that turns away is not waited for: a breaker that is open, unless it was made to be
+ * waited for, and a table with no room for another key.
  */
 #include "change.h"
 #include "line.h"
@@ -20,6 +21,11 @@ uint32_t neap_post_of(const struct neap_lines *s, const struct neap_asked *a, in
 {
 	const struct neap_limiter *l = neap_asked_place(a, i);
 	return neap_roster_find(&s->post, l, neap_asked_place_tag(a, i));
+}
+
+static int turns_away(const struct neap_limiter *l)
+{
+	return l->kind == NEAP_BREAKER && l->as.breaker.sheds;
 }
 
 struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct neap_asked *a,
@@ -35,6 +41,8 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 		neap_ns room_at = neap_asked_room_at(a, i);
 		if (room_at && when != neap_never)
 			return (struct neap_verdict){room_at, i, 1};
+		if (when > at && turns_away(l))
+			return (struct neap_verdict){when, i, 1};
 		uint32_t post = when == neap_never ? 0 : neap_post_of(s, a, i);
 		if (post) {
 			uint32_t first = neap_post_at(s, post)->first;

@@ -158,15 +158,29 @@ static int gives_back(const struct neap_limiter *l)
 	return l->kind == NEAP_SEMAPHORE || l->kind == NEAP_BREAKER;
 }
 
+/* State changes of all breakers among the terms. */
+static int64_t breaker_changes(const struct neap_all *all)
+{
+	int64_t changes = 0;
+	if (!(all->kinds >> NEAP_BREAKER & 1) && !neap_asked_is_keyed(all))
+		return 0;
+	for (int32_t i = 0; i < all->count; i++)
+		if (all->terms[i].limiter->kind == NEAP_BREAKER)
+			changes += all->terms[i].limiter->as.breaker.changes;
+	return changes;
+}
+
 void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int outcome, neap_ns at,
 		      neap_ns now)
 {
 	struct neap_asked asked;
 	now = neap_turn_to(e, now);
 	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	int64_t before = breaker_changes(asked.faces);
 	neap_asked_give(&asked, outcome, at, now);
+	int broke = breaker_changes(asked.faces) != before;   /* who waits elsewhere is to know */
 	for (int32_t i = 0; i < r->all->count; i++)
-		if (gives_back(asked.faces->terms[i].limiter))
+		if (broke || gives_back(asked.faces->terms[i].limiter))
 			neap_turn_ask_anew(e, &asked, i);
 	neap_turn_settle(e);
 }

@@ -358,11 +358,15 @@ static inline uint64_t word_of(const char *p, size_t size)
 	return le64toh(word);
 }
 
-uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size)
+uint64_t neap_hash(const uint8_t *secret, const char *key, size_t size)
 {
+	uint64_t k[2];
+	memcpy(k, secret, sizeof k);
+	k[0] = le64toh(k[0]);
+	k[1] = le64toh(k[1]);
 	struct sip s = {
-		k->secret[0] ^ UINT64_C(0x736f6d6570736575), k->secret[1] ^ UINT64_C(0x646f72616e646f6d),
-		k->secret[0] ^ UINT64_C(0x6c7967656e657261), k->secret[1] ^ UINT64_C(0x7465646279746573),
+		k[0] ^ UINT64_C(0x736f6d6570736575), k[1] ^ UINT64_C(0x646f72616e646f6d),
+		k[0] ^ UINT64_C(0x6c7967656e657261), k[1] ^ UINT64_C(0x7465646279746573),
 	};
 	size_t left = size;
 	for (; left >= 8; left -= 8, key += 8)
@@ -371,4 +375,17 @@ uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size)
 	s.c ^= 0xff;
 	s = sip_round(sip_round(sip_round(s)));
 	return s.a ^ s.b ^ s.c ^ s.d;
+}
+
+uint64_t neap_hash_integer(const uint8_t *secret, int64_t key)
+{
+	char bytes[9] = {0};
+	memcpy(bytes + 1, &key, 8);
+	return ~neap_hash(secret, bytes, sizeof bytes);
+}
+
+uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size)
+{
+	uint64_t secret[2] = {htole64(k->secret[0]), htole64(k->secret[1])};
+	return neap_hash((const uint8_t *)secret, key, size);
 }

@@ -115,6 +115,20 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 	return 0;
 }
 
+int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
+{
+	switch (l->kind) {
+	case NEAP_GCRA: return l->as.gcra.tat <= neap_gcra_clock(&l->as.gcra, now);
+	case NEAP_SEMAPHORE: return l->as.semaphore.in_use == 0;
+	case NEAP_WINDOW: return neap_window_available(&l->as.window, now) == l->as.window.limit;
+	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now) <= now;
+	case NEAP_BREAKER:
+		return neap_breaker_state(&l->as.breaker, now) == NEAP_BREAKER_CLOSED &&
+		       neap_breaker_failures(&l->as.breaker, now) == 0;
+	}
+	return 0;
+}
+
 neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now)
 {
 	neap_ns alone = neap_limiter_when(l, cost, now);

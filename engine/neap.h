@@ -246,6 +246,8 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 /* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
 int64_t neap_limiter_capacity(const struct neap_limiter *l);
+/* 1: at 'now' it is as good as a new one, nothing spent and nothing out. */
+int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now);
 
@@ -361,6 +363,9 @@ struct neap_keys;
  * there is none to start with, or count_max is out of range. */
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret);
 void neap_keys_close(struct neap_keys *k);
+/* SipHash-1-3 of a key under a secret of 16 bytes: a text, or a number, which no text is. */
+uint64_t neap_hash(const uint8_t *secret, const char *key, size_t size);
+uint64_t neap_hash_integer(const uint8_t *secret, int64_t key);
 /* SipHash-1-3 of the key under the table's secret: what the calls below name a key by. */
 uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size);
 /* The word of the key, made (free) if it is not there: write an instant after 'clock' to keep

@@ -8,7 +8,7 @@ local C = require "neap.engine"
 
 local band, lshift = bit.band, bit.lshift
 local error, ipairs, pairs = error, ipairs, pairs
-local TERMS, COSTS = C.NEAP_TERMS, C.NEAP_COSTS
+local TERMS, COSTS, KEYS = C.NEAP_TERMS, C.NEAP_COSTS, C.NEAP_KEYS
 
 -- The kinds whose permits have something to give back.
 local HOLD = lshift(1, C.NEAP_SEMAPHORE) + lshift(1, C.NEAP_BREAKER) + lshift(1, C.NEAP_ADAPTIVE)
@@ -24,6 +24,10 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field cost string|false    the cost it is charged; false: the one without a name
 ---@field label string         what to call it when it refuses
 ---@field word string          what to answer when it refuses: "rate", "busy", "pause"
+---@field shed string?         and when it turns away instead of letting wait: "full", "open"
+---@field keyed neap.PerKey?   it is kept for a key
+---@field key string?          what such keys are called
+---@field fresh ffi.cdata*?    struct neap_limiter: what a key has that was never seen
 ---@field closed boolean?      it refuses everything, and "closed" is the word
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field index integer?       of its cost, once it is built into a list of terms
@@ -36,6 +40,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field sums { leaf: ffi.cdata*, multiplier: integer, parts: neap.Part[] }[]  by limiter
 ---@field names table<string, integer> index of each named cost
 ---@field unnamed integer?            index of the cost without a name, if a term has that
+---@field keys neap.KeyKind[]?         the keys a request has to name, in the order of their index
 ---@field costs integer               how many costs there are, at least 1
 ---@field holds boolean               a permit has something to give back
 ---@field abandoned "ignore"|"failure"  the outcome of a permit that is lost
@@ -63,7 +68,7 @@ local function grouped(parts)
     sum.multiplier = sum.multiplier + part.multiplier
     local twin
     for i, other in ipairs(sum.parts) do
-      if other.cost == part.cost then twin = i end
+      if other.cost == part.cost and other.key == part.key then twin = i end
     end
     if twin then
       local both = sum.parts[twin].multiplier + part.multiplier
@@ -75,13 +80,48 @@ local function grouped(parts)
   return sums
 end
 
+--- A kind of key, and who makes limiters for new ones.
+---@class neap.KeyKind
+---@field name string
+---@field index integer         in the request
+---@field makers neap.PerKey[]  those who make a limiter for each key
+
+--- The keys that parts ask for; each part gets the index of its own.
+---@param flat neap.Part[]
+---@param names table<string, integer>  of costs
+---@param level integer
+---@return neap.KeyKind[]?
+local function kinds_of_key(flat, names, level)
+  local kinds, of = {}, {}
+  for _, part in ipairs(flat) do
+    if part.keyed then
+      local name = part.key
+      if names[name] then
+        error(("hybrid: '%s' is the name of a cost and of a key: call one otherwise"):format(name),
+          level + 1)
+      end
+      local kind = of[name]
+      if not kind then
+        kind = { name = name, makers = {}, index = #kinds }
+        kinds[#kinds + 1], of[name] = kind, kind
+      end
+      if part.keyed.make then kind.makers[#kind.makers + 1] = part.keyed end
+      part.key_index = kind.index
+    end
+  end
+  if #kinds > KEYS then
+    error(("hybrid: %d kinds of keys, at most %d are possible"):format(#kinds, KEYS), level + 1)
+  end
+  return kinds[1] and kinds or nil
+end
+
 ---@param parts neap.Part[]
 ---@param level integer  whose mistake it is when there are too many
 ---@param guests? { cost: string|false, index: integer }[]  limits in Lua; they get their index
 ---@return neap.Terms
 local function build(parts, level, guests)
   local sums = grouped(parts)
-  local flat, names, unnamed, costs, abandoned = {}, {}, nil, 0, "ignore"
+  local flat, names, unnamed, costs, holds, abandoned = {}, {}, nil, 0, false, "ignore"
   local function index_of(name)
     local index = unnamed
     if name then index = names[name] end
@@ -106,17 +146,22 @@ local function build(parts, level, guests)
       .. "same share a name"):format(costs, COSTS), level + 1)
   end
 
+  local keys = kinds_of_key(flat, names, level + 1)
   local terms = terms_t(#flat)
   for i, part in ipairs(flat) do
     local term = terms[i - 1]
     term.limiter, term.multiplier, term.cost = part.leaf, part.multiplier, part.index
+    term.key = part.key_index or 0
+    holds = holds or band(lshift(1, part.leaf.kind), HOLD) ~= 0 or part.keyed and part.keyed.holds
   end
   local all = all_t()
-  C.neap_all_init(all, terms, #flat)
+  if C.neap_all_init(all, terms, #flat) ~= C.NEAP_OK then
+    error("hybrid: a limit per key is listed for two kinds of keys: make two of it", level + 1)
+  end
   return {
     all = all, terms = terms, parts = flat, sums = sums,
     names = names, unnamed = unnamed, costs = costs > 0 and costs or 1,
-    holds = band(all.kinds, HOLD) ~= 0, abandoned = abandoned,
+    keys = keys, holds = holds, abandoned = abandoned,
   }
 end
 

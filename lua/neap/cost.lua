@@ -14,7 +14,7 @@ local C = require "neap.engine"
 local notation = require "neap.notation"
 
 local concat, fill, sort = table.concat, ffi.fill, table.sort
-local error, loadstring, next = error, loadstring, next
+local error, ipairs, loadstring, next = error, ipairs, loadstring, next
 local pairs, tostring, type = pairs, tostring, type
 
 local COSTS, SIZE = C.NEAP_COSTS, C.NEAP_COSTS * ffi.sizeof "int64_t"
@@ -97,6 +97,13 @@ local function is_place(key, list)
   return type(key) == "number" and key >= 1 and key <= #list and key % 1 == 0
 end
 
+local function is_key(terms, name)
+  for _, kind in ipairs(terms.keys or {}) do
+    if kind.name == name then return true end
+  end
+  return false
+end
+
 --- The named costs in `given` into `into`; what is not named is left as it is.
 ---@return boolean any
 local function read_names(into, terms, given, waits, level)
@@ -108,10 +115,10 @@ local function read_names(into, terms, given, waits, level)
       if name ~= "cost" and not waits then
         error(("%s: only acquire waits"):format(name), level + 1)
       end
-    elseif not listed then
+    elseif not listed and not is_key(terms, name) then
       read_name(into, terms, name, n, level + 1)
       any = true
-    elseif not is_place(name, given) then
+    elseif listed and not is_place(name, given) and not is_key(terms, name) then
       error(("cost %s stands beside a list of them: put it in there"):format(shown(name)),
         level + 1)
     end
@@ -128,7 +135,7 @@ local function read_table(into, terms, given, waits, level)
   if type(rest) == "table" then
     local options = {}
     for name, value in pairs(given) do
-      if not cost.reserved[name] then
+      if not cost.reserved[name] and not is_key(terms, name) then
         error(("cost %s stands beside cost = {...}: put it in there"):format(shown(name)),
           level + 1)
       end

@@ -7,6 +7,7 @@
 ---     "rate"   tokens have yet to arrive        "busy"   permits have yet to come back
 ---     "line"   others wait and go first         "pause"  nobody leaves for a while
 ---     "cost"   more than there can ever be      "closed" it refuses everything
+---     "open"   a breaker turns calls away       "full"   no room for another key
 ---
 --- and from acquire also "timeout", "cancelled", and "queue" when all places to wait are taken.
 --- `wait_s` is how long until it could leave, nil when no clock can tell.
@@ -14,6 +15,7 @@ local ffi = require "ffi"
 local C = require "neap.engine"
 local all = require "neap.all"
 local cost = require "neap.cost"
+local keys = require "neap.key"
 local permit = require "neap.permit"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
@@ -26,6 +28,7 @@ local NEVER, ON_GIVE, HORIZON = C.neap_never, C.neap_on_give, C.neap_horizon
 local GRANTED, WAITING, REFUSED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_REFUSED
 local NEVER_GRANTED = C.NEAP_NEVER
 local TIMEOUT, CANCELLED, FULL = C.NEAP_TIMEOUT, C.NEAP_CANCELLED, C.NEAP_QUEUE_FULL
+local SHED = C.NEAP_SHED
 local OK = C.NEAP_OK
 
 -- One request and one answer for all: filled, used and read before anybody else can run.
@@ -184,7 +187,10 @@ function limiter.joined(given, wait, level)
     error("acquire: how long to wait is said twice", level + 1)
   end
   if type(given) == "table" and given.cost ~= nil then
-    return { cost = given.cost, timeout = wait.timeout, deadline = wait.deadline }
+    local both = {}
+    for name, value in pairs(given) do both[name] = value end
+    both.timeout, both.deadline = wait.timeout, wait.deadline
+    return both
   end
   return { cost = given, timeout = wait.timeout, deadline = wait.deadline }
 end
@@ -212,39 +218,56 @@ local function refusal(self, now)
     return nil, "timeout", wait_until(answer.at, now)
   elseif status == FULL then
     return nil, "queue"
+  elseif status == SHED then
+    return nil, binding(self, answer.bound).shed, wait_until(answer.at, now)
   end
-  return nil, binding(self, answer.bound).closed and "closed" or "cost"
+  local part = binding(self, answer.bound)
+  if part.closed or part.keyed and part.keyed:is_closed(request.key[part.key_index]) then
+    return nil, "closed"
+  end
+  return nil, "cost"
+end
+
+--- Read what is asked for into `request`.
+---@param given any
+---@param waits boolean
+---@param level integer
+---@param key? string|integer  of a limit per key, said apart
+---@return integer?  the cost, when all costs are that number
+local function read_request(self, given, waits, level, key)
+  local terms = self.terms
+  local n = read(costs, terms, given, waits, level + 1)
+  request.all = terms.all
+  if key ~= nil then
+    keys.set(request.key, terms.keys[1], key, level + 1)
+  elseif terms.keys then
+    keys.read(request.key, terms.keys, given, level + 1)
+  end
+  return n
 end
 
 -- ---- verbs ------------------------------------------------------------------------------------
 
---- Take now or not at all. Never overtakes those who wait for the same limit.
----@param given? integer|table<string, integer>  what it costs, 1 unless told
----@return neap.Permit? permit
----@return string? why
----@return number? wait_s
-function limiter:try_acquire(given)
-  local n = read(costs, self.terms, given, false, 2)
+-- Each verb apart from how it is called: `key` is that of a limit per key, which says it first.
+-- To be tail-called, so that a mistake is the caller's.
+local verbs = {}
+limiter.verbs = verbs
+
+function verbs.try(self, given, key)
+  local n = read_request(self, given, false, 2, key)
   if self.closed then return nil, "closed" end
   local rt = current()
   local now = rt.now_ns()
-  request.all = self.terms.all
   C.neap_engine_try(rt.engine, request, now, answer)
   if answer.status == GRANTED then return new_permit(self, request, n, answer.at) end
   return refusal(self, now)
 end
 
---- Answer as try_acquire would, and take nothing.
----@param given? integer|table<string, integer>
----@return true? granted
----@return string? why
----@return number? wait_s
-function limiter:peek(given)
-  read(costs, self.terms, given, false, 2)
+function verbs.peek(self, given, key)
+  read_request(self, given, false, 2, key)
   if self.closed then return nil, "closed" end
   local rt = current()
   local now = rt.now_ns()
-  request.all = self.terms.all
   C.neap_engine_peek(rt.engine, request, now, answer)
   if answer.status == GRANTED then return true end
   return refusal(self, now)
@@ -255,7 +278,7 @@ local function stand(self, rt, n)
   local ticket = tonumber(answer.ticket)
   local kept = request_t(request)   -- others use `request` meanwhile
   self.waiting[ticket] = rt
-  local status, at, _, late = rt.wait(ticket)
+  local status, at, bound, late = rt.wait(ticket)
   self.waiting[ticket] = nil
   if status == GRANTED then
     return new_permit(self, kept, n, at)
@@ -267,24 +290,18 @@ local function stand(self, rt, n)
   end
   local now = rt.now_ns()
   C.neap_engine_peek(rt.engine, kept, now, answer)
-  return nil, "timeout", answer.status == GRANTED and 0 or wait_until(answer.at, now)
+  local wait_s = answer.status == GRANTED and 0 or wait_until(answer.at, now)
+  if status == SHED then return nil, binding(self, bound).shed, wait_s end
+  return nil, "timeout", wait_s
 end
 
---- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
---- `deadline` (an instant) say. What cannot be met in time is refused at once.
----@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
----@param wait? number|string|table  a timeout, or `{ deadline = at }`, if not in the table
----@return neap.Permit? permit
----@return string? why
----@return number? wait_s  after "timeout": until it could have been, asked anew
-function limiter:acquire(given, wait)
+function verbs.acquire(self, given, wait, key)
   if wait ~= nil then given = limiter.joined(given, wait, 2) end
-  local n = read(costs, self.terms, given, true, 2)
+  local n = read_request(self, given, true, 2, key)
   local rt = current()
   local now = rt.now_ns()
   request.deadline = limiter.deadline_of(given, now, 2)
   if self.closed then return nil, "closed" end
-  request.all = self.terms.all
   if C.neap_engine_acquire(rt.engine, request, now, answer) ~= OK then
     return nil, "no memory for another line"
   elseif answer.status == GRANTED then
@@ -295,11 +312,48 @@ function limiter:acquire(given, wait)
   return refusal(self, now)
 end
 
+function verbs.why(self, given, key)
+  read_request(self, given, false, 2, key)
+  if self.closed then return reason.closed(self) end
+  local rt = current()
+  local now = rt.now_ns()
+  C.neap_engine_peek(rt.engine, request, now, answer)
+  if answer.status == GRANTED then return nil end
+  local _, word, wait = refusal(self, now)
+  return reason.new(self.terms, answer, request, word, wait, now)
+end
+
+--- Take now or not at all. Never overtakes those who wait for the same limit.
+---@param given? integer|table<string, integer>  what it costs, 1 unless told, and keys by name
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
+function limiter:try_acquire(given) return verbs.try(self, given) end
+
+--- Answer as try_acquire would, and take nothing.
+---@param given? integer|table<string, integer>
+---@return true? granted
+---@return string? why
+---@return number? wait_s
+function limiter:peek(given) return verbs.peek(self, given) end
+
+--- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
+--- `deadline` (an instant) say. What cannot be met in time is refused at once.
+---@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
+---@param wait? number|string|table  a timeout, or `{ deadline = at }`, if not in the table
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s  after "timeout": until it could have been, asked anew
+function limiter:acquire(given, wait) return verbs.acquire(self, given, wait) end
+
+--- After a call: give back, and answer as it did.
 local function finish(held, ok, ...)
   held:give(ok and "success" or "failure")
   if not ok then error((...), 0) end
   return ...
 end
+
+verbs.finish = finish
 
 --- Acquire, call `fn(...)`, give back: "success" when it returns; "failure" when it raises, and
 --- then its error goes on unchanged.
@@ -327,42 +381,44 @@ local function terms_of(self, name, level)
   for _, sum in ipairs(self.terms.sums) do
     for _, part in ipairs(sum.parts) do
       if part.cost == name then
-        sums[#sums + 1] = { leaf = sum.leaf, multiplier = part.multiplier }
+        sums[#sums + 1] = { leaf = sum.leaf, multiplier = part.multiplier, parts = { part } }
       end
     end
   end
   return { sums = sums }
 end
 
+--- The keys a look is about; a key that is not said stands for one that was never seen.
+local function keys_of(self, given, level)
+  local kinds = self.terms.keys
+  if not kinds or given == nil then return nil end
+  keys.read(request.key, kinds, given, level + 1)
+  return request.key
+end
+
 --- Whole tokens or permits that a call could have now, of every limit or of one cost; below 0
 --- after borrowing. Those who wait are not counted. math.huge: no limit.
 ---@param name? string
+---@param of? table<string, string|integer>  the keys, where limits are kept by key
 ---@return number
-function limiter:available(name)
-  return reason.least(terms_of(self, name, 2), reason.balance, (limiter.present()))
+function limiter:available(name, of)
+  local now = limiter.present()
+  return reason.least(terms_of(self, name, 2), reason.balance, keys_of(self, of, 2), now)
 end
 
 --- The most that one call could ever have. math.huge: no limit.
 ---@param name? string
+---@param of? table<string, string|integer>
 ---@return number
-function limiter:capacity(name)
-  return reason.least(terms_of(self, name, 2), reason.capacity)
+function limiter:capacity(name, of)
+  local now = limiter.present()
+  return reason.least(terms_of(self, name, 2), reason.capacity, keys_of(self, of, 2), now)
 end
 
 --- What stands in the way of a call, nil when nothing does.
 ---@param given? integer|table<string, integer>
 ---@return neap.Reason?
-function limiter:why(given)
-  read(costs, self.terms, given, false, 2)
-  if self.closed then return reason.closed(self) end
-  local rt = current()
-  local now = rt.now_ns()
-  request.all = self.terms.all
-  C.neap_engine_peek(rt.engine, request, now, answer)
-  if answer.status == GRANTED then return nil end
-  local _, word, wait = refusal(self, now)
-  return reason.new(self.terms, answer, costs, word, wait, now)
-end
+function limiter:why(given) return verbs.why(self, given) end
 
 -- ---- closing ----------------------------------------------------------------------------------
 

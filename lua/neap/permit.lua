@@ -44,7 +44,7 @@ function permit.new(limiter, request, n, at)
     local own = ffi.gc(request_t(request), reclaim)
     own.deadline = at
     return setmetatable({ limiter = limiter, request = own, at = at }, permit)
-  elseif n then
+  elseif n and not limiter.terms.keys then
     return setmetatable({ limiter = limiter, cost = n, at = at }, permit)
   end
   return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)

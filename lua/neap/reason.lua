@@ -1,4 +1,5 @@
 --- Why a call may not leave now, for people.
+local ffi = require "ffi"
 local C = require "neap.engine"
 local notation = require "neap.notation"
 
@@ -38,6 +39,7 @@ end
 function Reason:__tostring()
   local text = ("%s: needs %d of %s"):format(self.limiter, self.cost, count(self.capacity))
   if self.word == "closed" then return self.limiter .. ": closed" end
+  if self.word == "full" then return self.limiter .. ": no room for another key" end
   if self.word == "cost" then return text .. ", more than there can be" end
   if self.word == "pause" then
     text = self.limiter .. ": paused"
@@ -52,55 +54,71 @@ function Reason:__tostring()
   return self.place > 0 and ("%s, %d ahead"):format(text, self.place) or text
 end
 
+local look = ffi.new "struct neap_limiter"
+
+--- The limiter that a part is for these keys; nil when there is no room for another key.
+---@param part neap.Part
+---@param key ffi.cdata*?  uint64_t[]; nil: for a key that was never seen
+---@param now ffi.cdata*
+---@return ffi.cdata*?
+local function leaf_of(part, key, now)
+  if not part.keyed then return part.leaf end
+  if not key then return part.fresh end
+  local found = C.neap_keyed_look(part.leaf.as.keyed, key[part.key_index], now, look)
+  return found == C.NEAP_OK and look or nil
+end
+
+local function unbounded(n)
+  n = tonumber(n)
+  return n < 2 ^ 62 and n or huge
+end
+
 ---@param l ffi.cdata*  struct neap_limiter
 ---@param now ffi.cdata*
 ---@return number  whole tokens
-function reason.balance(l, now)
-  local n = tonumber(C.neap_limiter_available(l, now))
-  return n < 2 ^ 62 and n or huge
-end
+function reason.balance(l, now) return unbounded(C.neap_limiter_available(l, now)) end
 
 ---@param l ffi.cdata*
 ---@return number
-function reason.capacity(l)
-  local n = tonumber(C.neap_limiter_capacity(l))
-  return n < 2 ^ 62 and n or huge
-end
+function reason.capacity(l) return unbounded(C.neap_limiter_capacity(l)) end
 
 --- The smallest of `measure` over the limiters, in units of cost.
 ---@param terms neap.Terms
----@param measure fun(l: ffi.cdata*, now: ffi.cdata*?): number
----@param now ffi.cdata*?
+---@param measure fun(l: ffi.cdata*, now: ffi.cdata*): number
+---@param key ffi.cdata*?  uint64_t[], where limits are kept by key
+---@param now ffi.cdata*
 ---@return number
-function reason.least(terms, measure, now)
+function reason.least(terms, measure, key, now)
   local smallest = huge
   for _, sum in ipairs(terms.sums) do
-    local n = measure(sum.leaf, now)
+    local leaf = leaf_of(sum.parts[1], key, now)
+    local n = leaf and measure(leaf, now) or 0
     if n ~= huge then n = floor(n / sum.multiplier) end
     if n < smallest then smallest = n end
   end
   return smallest
 end
 
---- What `answer` says about a call that costs `costs`.
+--- What `answer` says about a call.
 ---@param terms neap.Terms
----@param answer ffi.cdata*  struct neap_answer
----@param costs ffi.cdata*   int64_t[]
+---@param answer ffi.cdata*   struct neap_answer
+---@param request ffi.cdata*  struct neap_request
 ---@param word string
 ---@param wait number?
 ---@param now ffi.cdata*
 ---@return neap.Reason
-function reason.new(terms, answer, costs, word, wait, now)
+function reason.new(terms, answer, request, word, wait, now)
   local part = terms.parts[answer.bound >= 0 and answer.bound + 1 or 1]
   local asked = 0
   for i, other in ipairs(terms.parts) do
     if other.leaf == part.leaf then
-      asked = asked + other.multiplier * tonumber(costs[terms.terms[i - 1].cost])
+      asked = asked + other.multiplier * tonumber(request.cost[terms.terms[i - 1].cost])
     end
   end
+  local leaf = leaf_of(part, request.key, now)
   local fields = {
-    word = word, limiter = part.label, cost = asked, capacity = reason.capacity(part.leaf),
-    balance = reason.balance(part.leaf, now), wait = wait, place = tonumber(answer.ahead),
+    word = word, limiter = part.label, cost = asked, capacity = leaf and reason.capacity(leaf) or 0,
+    balance = leaf and reason.balance(leaf, now) or 0, wait = wait, place = tonumber(answer.ahead),
   }
   if part.closed then   -- it asks for two of one, see neap.throttle
     fields.cost, fields.capacity, fields.balance = asked / 2, 0, 0
