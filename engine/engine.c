@@ -155,7 +155,7 @@ int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now)
 /* May an outcome let somebody go? */
 static int gives_back(const struct neap_limiter *l)
 {
-	return l->kind == NEAP_SEMAPHORE || l->kind == NEAP_BREAKER;
+	return l->kind == NEAP_SEMAPHORE || l->kind == NEAP_BREAKER || l->kind == NEAP_ADAPTIVE;
 }
 
 /* State changes of all breakers among the terms. */

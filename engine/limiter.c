@@ -21,7 +21,7 @@
  * swaps, while others move the first rate on and the second runs dry, may return its cost late: a
  * refund of tokens that nobody used, which the long run allows and the burst does not.
  *
- * Logs (window) and breakers have one owner and are written last, when nothing can fail any more.
+ * What has one owner (window, breaker, adaptive) is written last, when nothing can fail any more.
  */
 #include "change.h"
 
@@ -35,6 +35,7 @@ neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns no
 	case NEAP_WINDOW: return neap_window_when(&l->as.window, cost, now);
 	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
 	case NEAP_BREAKER: return cost ? neap_breaker_when(&l->as.breaker, now) : now;
+	case NEAP_ADAPTIVE: return neap_adaptive_when(&l->as.adaptive, cost, now);
 	}
 	assert(!"a limiter that was never initialised, or is keyed");
 	return neap_never;
@@ -48,6 +49,7 @@ neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 	case NEAP_WINDOW: return neap_window_take(&l->as.window, cost, now);
 	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now);
 	case NEAP_BREAKER: return cost ? neap_breaker_take(&l->as.breaker, now) : now;
+	case NEAP_ADAPTIVE: return neap_adaptive_take(&l->as.adaptive, cost, now);
 	}
 	assert(!"a limiter that was never initialised");
 	return neap_never;
@@ -62,6 +64,9 @@ void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_n
 		break;
 	case NEAP_BREAKER:
 		neap_breaker_give(&l->as.breaker, outcome, at, now);
+		break;
+	case NEAP_ADAPTIVE:
+		neap_adaptive_give(&l->as.adaptive, cost, outcome, at, now);
 		break;
 	}
 }
@@ -86,6 +91,9 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 		if (used == 0)
 			neap_breaker_give(&l->as.breaker, NEAP_IGNORE, at, now);
 		break;
+	case NEAP_ADAPTIVE:
+		neap_adaptive_settle(&l->as.adaptive, cost, used);
+		break;
 	}
 }
 
@@ -99,6 +107,7 @@ int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 	case NEAP_WINDOW: return neap_window_available(&l->as.window, now);
 	case NEAP_PAUSE:
 	case NEAP_BREAKER: return neap_limiter_when(l, 1, now) > now ? 0 : INT64_MAX;
+	case NEAP_ADAPTIVE: return l->as.adaptive.limit - l->as.adaptive.in_use;
 	}
 	return 0;
 }
@@ -111,6 +120,7 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 	case NEAP_WINDOW: return l->as.window.limit;
 	case NEAP_PAUSE:
 	case NEAP_BREAKER: return INT64_MAX;
+	case NEAP_ADAPTIVE: return l->as.adaptive.ceiling;
 	}
 	return 0;
 }
@@ -125,6 +135,7 @@ int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
 	case NEAP_BREAKER:
 		return neap_breaker_state(&l->as.breaker, now) == NEAP_BREAKER_CLOSED &&
 		       neap_breaker_failures(&l->as.breaker, now) == 0;
+	case NEAP_ADAPTIVE: return l->as.adaptive.in_use == 0 && l->as.adaptive.changes == 0;
 	}
 	return 0;
 }
@@ -141,6 +152,8 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 		if (!l->as.semaphore.overdraw)
 			ahead = neap_plus(ahead, cost);
 		return neap_limiter_available(l, now) >= ahead ? alone : neap_on_give;
+	case NEAP_ADAPTIVE:
+		return neap_limiter_available(l, now) >= neap_plus(ahead, cost) ? alone : neap_on_give;
 	}
 	return alone;   /* a pause, a breaker: at least that long */
 }
@@ -206,7 +219,7 @@ struct plan {
 		struct neap_limiter *of;
 	} step[NEAP_TERMS];
 	struct step *permits_end, *rates;
-	int logs, breakers;
+	int logs, owned;   /* is there a log; is there anything with one owner */
 };
 
 /* The word moved since it was planned: plan it again, alone, until it is swapped. 0 when it refuses
@@ -258,13 +271,17 @@ static int swap_all(struct plan *p, neap_ns now, int waited)
 	return 1;
 }
 
-/* What has one owner. */
+static int has_one_owner(const struct neap_limiter *l)
+{
+	return l->kind == NEAP_WINDOW || l->kind == NEAP_BREAKER || l->kind == NEAP_ADAPTIVE;
+}
+
 static void write_owned(const struct neap_all *all, const int64_t *cost, neap_ns now)
 {
 	for (int32_t i = 0, next; i < all->count; i = next) {
 		struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
-		if (l->kind == NEAP_WINDOW || l->kind == NEAP_BREAKER)
+		if (has_one_owner(l))
 			neap_limiter_take(l, c, now);
 	}
 }
@@ -294,7 +311,7 @@ static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now
 			if (neap_limiter_when(l, c, now) > now)
 				break;
 			p->logs |= l->kind == NEAP_WINDOW;
-			p->breakers |= l->kind == NEAP_BREAKER;
+			p->owned |= has_one_owner(l);
 		}
 	}
 	p->permits_end = permit;
@@ -309,14 +326,14 @@ static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now
 	for (;;) {
 		p.permits_end = p.step;
 		p.rates = &p.step[NEAP_TERMS];
-		p.logs = p.breakers = 0;
+		p.logs = p.owned = 0;
 		int32_t refuses = plan(all, cost, now, waited, &p);
 		if (refuses < all->count) {
 			neap_ns at = when(all, refuses, p.logs, cost, now, bound);
 			if (at > now)
 				return at;
 		} else if (swap_all(&p, now, waited)) {
-			if (p.logs | p.breakers)
+			if (p.owned)
 				write_owned(all, cost, now);
 			if (bound)
 				*bound = -1;

@@ -210,6 +210,86 @@ int64_t neap_breaker_failures(const struct neap_breaker *b, neap_ns now);
 void neap_breaker_open(struct neap_breaker *b, neap_ns until, neap_ns now);
 void neap_breaker_close(struct neap_breaker *b, neap_ns now);
 void neap_breaker_reset(struct neap_breaker *b, neap_ns now);
+/* ==== ring 0: adaptive, permits under a limit that is found out ========================= */
+
+enum { NEAP_AIMD = 1, NEAP_VEGAS, NEAP_GRADIENT, NEAP_STEERED };
+
+/* Options of a strategy, to be added up. */
+enum {
+	NEAP_ONE_CUT = 1,         /* a failure of a call granted before the last cut does not cut
+				   * again, nor does a success lower what was lowered since */
+	NEAP_GROW_WHEN_USED = 2,  /* it grows only when a take has reached it since it last moved and
+				   * since the call that succeeded was granted */
+	NEAP_LOG10 = 4,           /* VEGAS: alpha, beta, threshold and increase are times the whole
+				   * part of log10(limit), or 1 if that is 0 */
+	NEAP_ROUND_UP = 8,        /* VEGAS: the queue is rounded up, not down */
+	NEAP_BEST_HOLDS = 16,     /* VEGAS: a call faster than all before does not move the limit */
+};
+
+/* How a limit moves. 'rtt' is from a call's grant to its end, 1 ns and more. */
+struct neap_strategy {
+	int32_t kind;
+	uint32_t options;
+	int64_t increase;     /* permits that AIMD and VEGAS add for a success; 0 counts as 1 */
+	double decrease;      /* a failure leaves this share, rounded down; 0 to 1, or clamped */
+	double smoothing;     /* a success moves the limit this share of the way; above 0, to 1 */
+	int64_t use;          /* 0, or a success moves nothing while in_use * use is below limit */
+	neap_ns slow_ns;      /* a success with a longer rtt counts as a failure; 0: none does */
+	/* VEGAS: queue = limit * (rtt - best) / rtt, in permits */
+	int64_t alpha, beta;  /* below alpha it grows, above beta it shrinks; beta >= alpha */
+	int64_t threshold;    /* up to here it grows by beta; -1: nowhere */
+	double shrink;        /* the share that is left when it shrinks; 0: 'increase' goes */
+	neap_ns memory_ns;    /* 'best' is forgotten after so long, or half of it; 0: never */
+	/* GRADIENT: limit * tolerance * (mean rtt) / rtt, the factor from 0.5 to 1, + queue */
+	double tolerance;
+	int64_t queue;
+	int32_t window;       /* successes in the mean: exponential, but plain over the first 10 */
+};
+
+/* The published numbers: increase 1, decrease 0.5, alpha 3, beta 6, memory 30 s, tolerance 1.5,
+ * queue 4, window 600; use 1 (AIMD), 0 (VEGAS), 2 and smoothing 0.2 (GRADIENT); all else is off.
+ * NEAP_ERANGE: there is no such kind. */
+int neap_strategy_init(struct neap_strategy *s, int kind);
+
+/* A semaphore whose limit moves between floor and ceiling as calls end well or badly. What counts
+ * as in use is what the ending call finds, itself included; a limit is reached, too, when another
+ * call of the same cost would not fit. Lowering the limit takes no permit back. One owner at a
+ * time. Sources: see adaptive.c. */
+struct neap_adaptive {
+	struct neap_strategy strategy;   /* its numbers may be written, within their ranges */
+	int64_t floor, ceiling;
+	int64_t limit;        /* permits */
+	double fraction;      /* the estimate is limit + fraction, below 1 */
+	int64_t in_use;       /* permits out */
+	neap_ns full_at;      /* a take last reached the limit; -1: none since it moved */
+	neap_ns cut_at;       /* a failure last cut it; -1: none did */
+	neap_ns lowered_at;   /* anything lowered it; -1: nothing did */
+	neap_ns best[2];      /* VEGAS: least rtt in the half memory_ns before, and in this */
+	neap_ns half_since;   /* when this one began; -1: no sample yet */
+	double mean;          /* GRADIENT, ns */
+	int32_t samples;      /* in it, to 10 */
+	int64_t changes;      /* of the limit, ever, and the last: */
+	neap_ns changed_at;
+};
+
+/* Up to 2^59 each: floor at least 1, ceiling at least floor, initial between them, or they are
+ * clamped. NEAP_ERANGE, *a untouched: above 2^59, or a number of the strategy is out of range. */
+int neap_adaptive_init(struct neap_adaptive *a, const struct neap_strategy *s, int64_t floor,
+		       int64_t ceiling, int64_t initial);
+/* 'now', neap_on_give, or neap_never for a cost above the ceiling. A cost above the limit, up to
+ * the ceiling, goes when nobody else is out. */
+neap_ns neap_adaptive_when(const struct neap_adaptive *a, int64_t cost, neap_ns now);
+neap_ns neap_adaptive_take(struct neap_adaptive *a, int64_t cost, neap_ns now);
+/* A call that was granted 'cost' at 'at' has ended. NEAP_IGNORE moves nothing. More than are out is
+ * misuse; in_use stops at 0. */
+void neap_adaptive_give(struct neap_adaptive *a, int64_t cost, int outcome, neap_ns at,
+			neap_ns now);
+/* It holds 'used' permits instead of 'cost'. in_use may pass the limit, up to 2^60. */
+void neap_adaptive_settle(struct neap_adaptive *a, int64_t cost, int64_t used);
+/* Other bounds, as for _init; the limit is clamped into them. */
+int neap_adaptive_bounds(struct neap_adaptive *a, int64_t floor, int64_t ceiling, neap_ns now);
+/* Another limit, or the nearest bound. */
+void neap_adaptive_move(struct neap_adaptive *a, int64_t limit, neap_ns now);
 
 /* ==== ring 0: limiter, the tagged union and all-of ====================================== */
 
@@ -230,6 +310,7 @@ struct neap_limiter {
 		struct neap_window window;
 		struct neap_pause pause;
 		struct neap_breaker breaker;
+		struct neap_adaptive adaptive;
 		struct neap_keyed *keyed;   /* in terms of requests to an engine alone */
 	} as;
 };

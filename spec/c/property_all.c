@@ -31,7 +31,8 @@ static void any_limiter(struct dice *d, struct world *w, int i)
 {
 	struct neap_limiter *l = &w->limiter[i];
 	int64_t some = dice_any_size(d, 1, dice_between(d, 0, 7) ? 50 : MOST - 1);
-	l->kind = (int32_t)dice_between(d, NEAP_GCRA, NEAP_BREAKER);
+	struct neap_strategy strategy;
+	l->kind = (int32_t)dice_between(d, NEAP_GCRA, NEAP_ADAPTIVE);
 	switch (l->kind) {
 	case NEAP_GCRA:
 		neap_gcra_init(&l->as.gcra, dice_any_size(d, 1, 40), dice_any_size(d, 7, 300), some);
@@ -51,6 +52,10 @@ static void any_limiter(struct dice *d, struct world *w, int i)
 				  &(struct neap_trip){.rule = NEAP_TRIP_ROW, .failures = 1}, NULL,
 				  dice_between(d, 0, 300), 3, (int32_t)dice_between(d, 1, 3));
 		neap_breaker_open(&l->as.breaker, dice_between(d, 0, 100), 0);
+		break;
+	case NEAP_ADAPTIVE:
+		neap_strategy_init(&strategy, (int)dice_between(d, NEAP_AIMD, NEAP_GRADIENT));
+		neap_adaptive_init(&l->as.adaptive, &strategy, 1, some, dice_any_size(d, 1, some));
 	}
 }
 

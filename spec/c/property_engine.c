@@ -40,7 +40,10 @@ struct pair {
 static void any_limiter(struct dice *d, struct world *w, int i)
 {
 	struct neap_limiter *l = &w->limiter[i];
-	l->kind = (int32_t)(dice_between(d, 0, 2) ? dice_between(d, 1, 2) : dice_between(d, 1, 4));
+	struct neap_strategy strategy;
+	l->kind = (int32_t)(dice_between(d, 0, 2) ? dice_between(d, 1, 2) : dice_between(d, 1, 5));
+	if (l->kind == NEAP_BREAKER)   /* has waiting tests of its own */
+		l->kind = NEAP_ADAPTIVE;
 	switch (l->kind) {
 	case NEAP_GCRA:
 		neap_gcra_init(&l->as.gcra, dice_between(d, 1, 3), dice_any_size(d, 1, 5000),
@@ -55,6 +58,13 @@ static void any_limiter(struct dice *d, struct world *w, int i)
 		break;
 	case NEAP_PAUSE:
 		neap_pause_init(&l->as.pause);
+		break;
+	case NEAP_ADAPTIVE:
+		neap_strategy_init(&strategy, (int)dice_between(d, NEAP_AIMD, NEAP_GRADIENT));
+		strategy.increase = dice_between(d, 1, 3);
+		strategy.options = (uint32_t)dice_between(d, 0, NEAP_ONE_CUT | NEAP_GROW_WHEN_USED);
+		neap_adaptive_init(&l->as.adaptive, &strategy, 1, dice_between(d, 1, 12),
+				   dice_between(d, 1, 4));
 	}
 }
 
@@ -294,10 +304,10 @@ static void come_back(struct dice *d, struct pair *p)
 	memcpy(r.cost, g.cost, sizeof r.cost);
 	*held = p->held[--p->holds];
 	queue_advance(&p->queue, p->now);
-	int gives = dice_between(d, 0, 3) != 0;
+	int gives = dice_between(d, 0, 3) != 0, outcome = (int)dice_between(d, 0, 2);
 	if (gives) {
-		neap_engine_give(p->engine, &r, NEAP_SUCCESS, g.at, p->now);
-		neap_all_give(same, g.cost, NEAP_SUCCESS, g.at, p->queue.at);
+		neap_engine_give(p->engine, &r, outcome, g.at, p->now);
+		neap_all_give(same, g.cost, outcome, g.at, p->queue.at);
 	} else {
 		int64_t used[NEAP_COSTS];
 		for (int i = 0; i < NEAP_COSTS; i++)
@@ -314,6 +324,7 @@ static void change_limiter(struct neap_limiter *l, int64_t by, neap_ns now)
 	switch (l->kind) {
 	case NEAP_GCRA: neap_gcra_fill(&l->as.gcra, by, now); break;
 	case NEAP_SEMAPHORE: l->as.semaphore.limit = by + 1; break;
+	case NEAP_ADAPTIVE: neap_adaptive_bounds(&l->as.adaptive, by, 4 * by, now); break;
 	case NEAP_PAUSE:
 		by ? (void)neap_pause_extend(&l->as.pause, now + by * 500) : neap_pause_clear(&l->as.pause);
 	}

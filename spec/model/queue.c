@@ -184,9 +184,11 @@ void queue_ask_again(struct queue *q, int limiter)
 
 void queue_ask_all_again(struct queue *q, int all, int permits_alone)
 {
-	for (int i = 0; i < q->world.all[all].count; i++)
-		if (!permits_alone || q->world.all[all].terms[i].limiter->kind == NEAP_SEMAPHORE)
+	for (int i = 0; i < q->world.all[all].count; i++) {
+		int kind = q->world.all[all].terms[i].limiter->kind;
+		if (!permits_alone || kind == NEAP_SEMAPHORE || kind == NEAP_ADAPTIVE)
 			mark_if_any(q, limiter_of(q, all, i));
+	}
 	settle_down(q);
 }
 
