@@ -17,10 +17,12 @@
  * Outcomes are late by nature: a call that began before the outage may end in the middle of it. So
  * they carry the instant of their grant, and one from before the present state began says nothing
  * about it: it neither closes nor reopens nor frees a place. In half-open it must find a trial out,
- * too. While it is open nothing counts. An instant tells less than a serial number where several
- * states begin at one (a cooldown of 0, a clock that stands): then an older call's outcome passes
- * for the present state's, a trial's for one that counts in closed, an old one's for a trial's
- * while there is one. Counted late rather than lost, or a clock that stands would never open it.
+ * too. While it is open nothing counts. An instant tells less than a serial number where a state
+ * begins at the very instant of a grant (a cooldown of 0, a clock that stands): then the outcome
+ * counts, or a clock that stands would never open it. But as many as trials were still out, of that
+ * instant, when half-open ended are taken for theirs ('late'), and dropped. So an old call passes
+ * for a new one only if it was let out while closed, and that opened, and became half-open, and let
+ * a trial out, all at that instant.
  *
  * A trial that nobody reports must not hold its place for ever. When all places are taken and for
  * 'patience_ns' nobody was let out, the eldest is presumed lost: another goes in its place. Should
@@ -213,6 +215,7 @@ static void leave(struct neap_breaker *b, neap_ns now)
 {
 	b->changes += neap_breaker_state(b, now) == NEAP_BREAKER_HALF_OPEN ? 2 : 1;
 	b->since = now;
+	b->late = b->let_out == now ? b->out + b->lost : 0;
 	b->let_out = -1;
 	b->out = b->lost = b->succeeded = 0;
 }
@@ -238,6 +241,7 @@ void neap_breaker_close(struct neap_breaker *b, neap_ns now)
 void neap_breaker_reset(struct neap_breaker *b, neap_ns now)
 {
 	neap_breaker_close(b, now);
+	b->late = b->since == now ? b->late : 0;
 	b->since = now;
 	forget(b);
 }
@@ -278,6 +282,10 @@ void neap_breaker_give(struct neap_breaker *b, int outcome, neap_ns at, neap_ns 
 	assert(outcome >= NEAP_SUCCESS && outcome <= NEAP_IGNORE && now >= 0);
 	if (at < neap_breaker_since(b, now))
 		return;
+	if (at == b->since && b->late) {
+		b->late--;
+		return;
+	}
 	if (b->open) {
 		if (!b->out && !b->lost)
 			return;   /* no trial; all of the time while it is not half-open */

@@ -185,6 +185,7 @@ struct neap_breaker {
 	int32_t out;            /* trials in flight */
 	int32_t lost;           /* others that were not heard of, and presumed lost */
 	int32_t succeeded;      /* trials */
+	int32_t late;           /* trials of instant 'since' that were out when half-open ended */
 	uint32_t first, count;  /* entries in memory */
 	int64_t seen, failed;   /* calls and failures that count */
 	int64_t changes;        /* of state, ever, but for the one to half-open while it is that */

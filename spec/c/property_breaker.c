@@ -91,8 +91,9 @@ static void compare(struct episode *e)
 	int state = neap_breaker_state(b, e->now);
 	int64_t changes = b->changes + (state == NEAP_BREAKER_HALF_OPEN);
 	if (state != v.state || neap_breaker_since(b, e->now) != v.since || changes != v.changes)
-		trial_fail("at %ld state %d since %ld, change %ld; not %d since %ld, change %ld", e->now,
-			   state, neap_breaker_since(b, e->now), changes, v.state, v.since, v.changes);
+		trial_fail("at %ld state %d since %ld, change %ld; not %d since %ld, change %ld",
+			   e->now, state, neap_breaker_since(b, e->now), changes, v.state, v.since,
+			   v.changes);
 	if (neap_breaker_failures(b, e->now) != v.failures)
 		trial_fail("at %ld %ld failures, not %ld, rule %d", e->now,
 			   neap_breaker_failures(b, e->now), v.failures, b->trip.rule);
@@ -163,8 +164,9 @@ static void by_hand(struct episode *e)
 static void pass(struct episode *e, int pace)
 {
 	neap_ns hint = neap_limiter_when(&e->l, 1, e->now), now = e->now;
+	neap_ns period = e->reg.trip.period_ns;
 	switch (dice_between(e->d, 0, 5)) {
-	case 0: now += dice_between(e->d, 0, e->reg.trip.period_ns < 300 ? e->reg.trip.period_ns : 9); break;
+	case 0: now += dice_between(e->d, 0, period < 300 ? period : 9); break;
 	case 1: now = hint; break;
 	case 2: now = hint - 1; break;
 	case 3: now += pace ? dice_any_size(e->d, 1, 40) : 0; break;
@@ -272,10 +274,12 @@ static void bounds_are_refused(struct dice *d)
 		if (neap_trip_words(&bad[i]) != NEAP_ERANGE ||
 		    neap_breaker_init(&b, &bad[i], memory, 1, 1, 1) != NEAP_ERANGE)
 			trial_fail("rule %u is accepted", i);
-	if (!neap_breaker_init(&b, &good, NULL, 1, 1, 1) || !neap_breaker_init(&b, &good, memory, -1, 1, 1) ||
+	if (!neap_breaker_init(&b, &good, NULL, 1, 1, 1) ||
+	    !neap_breaker_init(&b, &good, memory, -1, 1, 1) ||
 	    !neap_breaker_init(&b, &good, memory, neap_horizon + 1, 1, 1) ||
 	    !neap_breaker_init(&b, &good, memory, 1, 0, 1) ||
-	    !neap_breaker_init(&b, &good, memory, 1, 1, 0) || !neap_breaker_init(&b, &good, memory, 1, 1, 2))
+	    !neap_breaker_init(&b, &good, memory, 1, 1, 0) ||
+	    !neap_breaker_init(&b, &good, memory, 1, 1, 2))
 		trial_fail("a breaker without memory, or with half a cooldown or trial");
 	if (memcmp(&b, &was, sizeof b))
 		trial_fail("a refused _init wrote something");

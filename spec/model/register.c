@@ -13,6 +13,8 @@ struct walk {
 	int marks;
 	int unheard, succeeded;   /* trials since half-open began: not reported yet; that went well */
 	neap_ns last;             /* when one was let out */
+	neap_ns changed;          /* when it last closed, opened or was reset */
+	int late;                 /* trials of that instant that were still out */
 };
 
 /* ---- closed ---- */
@@ -71,6 +73,10 @@ static void enter(struct walk *w, int state, neap_ns at)
 	w->v.state = state;
 	w->v.since = at;
 	w->v.changes++;
+	if (state != NEAP_BREAKER_HALF_OPEN) {
+		w->changed = at;
+		w->late = w->last == at ? w->unheard : 0;
+	}
 	w->v.lost = w->unheard = w->succeeded = 0;
 	if (state == NEAP_BREAKER_CLOSED)
 		w->marks = 0;
@@ -112,6 +118,10 @@ static void give(struct walk *w, const struct happening *h)
 {
 	if (h->at < w->v.since)
 		return;
+	if (h->at == w->changed && w->late) {
+		w->late--;
+		return;
+	}
 	if (w->v.state == NEAP_BREAKER_CLOSED && h->outcome != NEAP_IGNORE) {
 		w->mark[w->marks++] = (struct mark){h->outcome == NEAP_FAILURE, h->now};
 		if (h->outcome == NEAP_FAILURE && is_met(w, h->now))
@@ -139,7 +149,8 @@ static void happen(struct walk *w, const struct happening *h)
 			enter(w, NEAP_BREAKER_CLOSED, h->now);
 		if (h->what == REGISTER_RESET) {
 			w->marks = 0;
-			w->v.since = h->now;
+			w->late = w->changed == h->now ? w->late : 0;
+			w->v.since = w->changed = h->now;
 		}
 	}
 	pass(w, h->now);   /* a cooldown of 0 is over when it begins */
