@@ -8,6 +8,8 @@ return {
   semaphore = require "neap.semaphore",
   hybrid = require "neap.hybrid",
   multi = require "neap.multi",
+  breaker = require "neap.breaker",
+  breakers = require "neap.breakers",
   pause = require "neap.pause",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",

@@ -428,7 +428,7 @@ function limiter:close()
   if self.closed then return end
   self.closed = true
   for ticket, rt in pairs(self.waiting) do rt.cancel(ticket) end
-  for parent in pairs(self.parents) do parent:close() end
+  for parent in pairs(self.parents) do limiter.close(parent) end
 end
 
 ---@return string

@@ -43,6 +43,9 @@ function Reason:__tostring()
   if self.word == "cost" then return text .. ", more than there can be" end
   if self.word == "pause" then
     text = self.limiter .. ": paused"
+  elseif self.word == "open" then
+    text = self.limiter .. ": open"
+    if not self.wait then return text .. " until told otherwise" end
   else
     text = text .. ", has " .. count(self.balance)
   end
