@@ -40,7 +40,7 @@ struct neap_keyed {
 	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none */
 	struct neap_roster own;
 	int32_t full;
-	int64_t shares;
+	int64_t shares, refused;
 };
 
 /* ---- words ---- */
@@ -60,6 +60,12 @@ static struct neap_limiter *own_of(const struct neap_keyed *k, uint64_t key)
 {
 	uint32_t name = neap_roster_find(&k->own, k, key);
 	return name ? ((struct own *)(void *)(k->own.record + name * k->own.size))->limiter : NULL;
+}
+
+/* When a word of the table that is in the way will be as good as none. */
+static neap_ns frees_at(const struct neap_keyed *k, int64_t word)
+{
+	return k->like.kind == NEAP_GCRA ? neap_gcra_reaches(&k->like.as.gcra, word) : neap_on_give;
 }
 
 /* ---- faces ---- */
@@ -82,10 +88,20 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 		f->room_at = neap_on_give;
 		return &f->limiter;
 	}
-	(void)how;
+	neap_keys_turn_to(k->keys, now);
 	f->word = neap_keys_find(k->keys, key, f->clock);
-	if (f->word)
+	int64_t least;
+	if (f->word) {
 		*word_of(&f->limiter) = *f->word;
+		if (how == NEAP_WANT)
+			neap_keys_touch(k->keys, f->word);
+	} else if (!neap_keys_room(k->keys, key, f->clock, &least)) {
+		k->shares += k->full == NEAP_SHARED && how == NEAP_WANT;
+		k->refused += k->full == NEAP_REFUSE && how == NEAP_WANT;
+		if (k->full == NEAP_SHARED)
+			return &k->shared;
+		f->room_at = frees_at(k, least);
+	}
 	return &f->limiter;
 }
 
@@ -121,9 +137,8 @@ void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const in
 /* ---- verbs ---- */
 
 /* An entry for every key that has none. There is room, or somebody would have been turned away. */
-static void hold(struct neap_asked *a, neap_ns now)
+static void hold(struct neap_asked *a)
 {
-	(void)now;
 	for (int32_t i = 0; i < a->count; i++) {
 		struct neap_face *f = &a->face[i];
 		if (!f->word)
@@ -143,7 +158,7 @@ neap_ns neap_asked_take(struct neap_asked *a, neap_ns now)
 {
 	if (a->faces == a->all)
 		return neap_all_take(a->all, a->cost, now, NULL);
-	hold(a, now);
+	hold(a);
 	neap_ns at = neap_all_take(a->faces, a->cost, now, NULL);
 	if (at <= now)
 		write_words(a);
@@ -154,7 +169,7 @@ neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now, int32_t *bound)
 {
 	if (a->faces == a->all)
 		return neap_all_claim(a->all, a->cost, now, bound);
-	hold(a, now);
+	hold(a);
 	neap_ns at = neap_all_claim(a->faces, a->cost, now, bound);
 	if (at <= now)
 		write_words(a);
@@ -215,10 +230,10 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 	k->like = k->shared = *like;
 	*word_of(&k->like) = 0;
 	*word_of(&k->shared) = 0;
-	(void)idle_ns;
 	k->keys = neap_keys_open(count_max, secret);
-	if (!k->keys) {
-		free(k);
+	int evicts = full == NEAP_LEAST_RECENT;
+	if (!k->keys || ((idle_ns > 0 || evicts) && neap_keys_remember(k->keys, idle_ns, evicts))) {
+		neap_keyed_close(k);
 		return NULL;
 	}
 	return k;
@@ -263,14 +278,15 @@ int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap
 int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 {
 	int64_t count = k->own.count;
+	if (k->keys)
+		neap_keys_turn_to(k->keys, now);
 	return k->keys ? count + neap_keys_count(k->keys, clock_of(&k->like, now)) : count;
 }
 
 void neap_keyed_forget(struct neap_keyed *k, uint64_t key)
 {
-	int64_t *word = k->keys ? neap_keys_find(k->keys, key, 0) : NULL;
-	if (word)
-		*word = 0;
+	if (k->keys)
+		neap_keys_forget(k->keys, key);
 }
 
 void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
@@ -282,7 +298,8 @@ void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
 		.entries = keys.entries + k->own.count,
 		.bytes = keys.bytes + (int64_t)(sizeof *k + k->own.room * k->own.size +
 						k->own.buckets * sizeof(uint32_t)),
-		.refused = keys.refused,
+		.refused = k->refused + keys.refused,
+		.evicted = keys.evicted,
 		.shared = k->shares,
 	};
 }

@@ -27,8 +27,12 @@
  * bound it may go all of 128, and finds room up to 80 % but for one key in ten million.
  *
  * Homes are the high half of hash * lines, so any number of lines will do and the bound is exact.
- * The hash is keyed (SipHash-1-3, by Aumasson and Bernstein): a stranger who picks keys cannot
- * make them meet. Faster hashes lost because theirs can meet under every seed.
+ * The hash is keyed: a stranger who picks keys cannot make them meet.
+ *
+ * A table may remember when each key was last seen, in an array beside the lines, 8 bytes an entry:
+ * microseconds, and in the low bits a count, so that no two are alike and order is exact within one
+ * instant. Then an entry that was idle for too long is free, too; and the least recently seen of
+ * those that a new key may use can make room for it, so that the bound is hard, to the entry.
  *
  * The clock the table goes by never steps back: what was free once may have been used again.
  *
@@ -37,68 +41,47 @@
  *   no hash is alive twice, in both tables together
  *   lines of the old table before 'moved' are all free
  */
-#include "neap.h"
+#include "keys.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENTRIES = 4, NEAR = 16, FAR = 128, STEP = 4, LINES_FIRST = 128 };
+/* Is the bound the entry? Where a key may use all of them, and where it makes one free. */
+static int is_exact(const struct neap_keys *k)
+{
+	return k->evicts || k->count_max <= FAR * ENTRIES;
+}
 
-#define MARK (UINT64_C(1) << 63)
-
-struct entry {
-	uint64_t hash;   /* top bit: one bit of the line's reach */
-	int64_t word;
-};
-
-struct line {
-	struct entry entry[ENTRIES];
-};
-
-struct table {
-	struct line *line;
-	uint32_t lines;
-	void *memory;     /* what to free: 'line' is this, aligned */
-};
-
-struct neap_keys {
-	struct table now, old;   /* old.line NULL: nothing is moving */
-	uint32_t moved;          /* lines of old that are done */
-	uint32_t lines_max;
-	int64_t count_max, refused;
-	int64_t clock;           /* the latest seen */
-	uint64_t secret[2];
-};
-
-static int table_open(struct table *t, uint32_t lines)
+static int table_open(const struct neap_keys *k, struct table *t, uint32_t lines)
 {
 	char *memory = calloc((size_t)lines + 1, sizeof(struct line));
-	if (!memory)
+	uint64_t *seen = k->remembers ? calloc((size_t)lines * ENTRIES, sizeof *seen) : NULL;
+	if (!memory || (k->remembers && !seen)) {
+		free(memory);
+		free(seen);
 		return NEAP_ENOMEM;
+	}
 	size_t off = (size_t)-(uintptr_t)memory % sizeof(struct line);
-	*t = (struct table){(struct line *)(void *)(memory + off), lines, memory};
+	uint64_t places = (uint64_t)lines * ENTRIES, most = (uint64_t)k->count_max;
+	*t = (struct table){(struct line *)(void *)(memory + off), lines, memory,
+			    is_exact(k) && most < places ? most : places, seen};
 	return NEAP_OK;
 }
 
-static uint32_t home_of(const struct table *t, uint64_t hash)
+static void table_close(struct table *t)
 {
-	return (uint32_t)(((hash << 1) >> 32) * t->lines >> 32);
+	free(t->memory);
+	free(t->seen);
+	*t = (struct table){0};
 }
 
-static uint32_t line_after(const struct table *t, uint32_t line)
-{
-	return line + 1 == t->lines ? 0 : line + 1;
-}
+/* ---- when a key was seen ---- */
 
-/* What a code of four bits reaches: lines beyond the home line. */
-static const uint8_t reaches[16] = {0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, FAR - 1};
-
-static uint32_t reach_of(const struct line *l)
+static void stamp(struct neap_keys *k, struct table *t, const struct entry *e)
 {
-	return reaches[l->entry[0].hash >> 63 | l->entry[1].hash >> 63 << 1 |
-		       l->entry[2].hash >> 63 << 2 | l->entry[3].hash >> 63 << 3];
+	if (k->remembers)
+		t->seen[place_of(t, e)] = ++k->stamp;
 }
 
 static void reach_set(struct line *l, uint32_t reach)
@@ -110,49 +93,102 @@ static void reach_set(struct line *l, uint32_t reach)
 		l->entry[i].hash = (l->entry[i].hash & ~MARK) | (code >> i & 1) << 63;
 }
 
-static struct entry *find(const struct table *t, uint64_t hash, int64_t clock)
+struct entry *neap_keys_seek(const struct neap_keys *k, const struct table *t, uint64_t hash,
+			     int64_t clock)
 {
 	uint32_t at = home_of(t, hash);
 	for (uint32_t left = reach_of(&t->line[at]) + 1; left; left--) {
 		struct entry *e = t->line[at].entry;
 		for (int i = 0; i < ENTRIES; i++)
-			if ((e[i].hash & ~MARK) == hash && e[i].word > clock)
+			if ((e[i].hash & ~MARK) == hash && !is_free(k, t, &e[i], clock))
 				return &e[i];
 		at = line_after(t, at);
 	}
 	return NULL;
 }
 
-/* The entry of 'hash', or the free one nearest to its home within 'lines', made its own. NULL:
- * they are all alive. One walk finds the key, the place and the reach the home line needs. */
-static struct entry *claim(struct table *t, uint64_t hash, int64_t clock, uint32_t lines)
+/* What one walk from a key's home finds. */
+struct walk {
+	struct entry *own;      /* the key itself */
+	struct entry *free;     /* the free entry nearest to its home */
+	struct entry *oldest;   /* of those alive, the least recently seen */
+	uint32_t free_at, oldest_at;   /* how many lines from home */
+	uint32_t needed;        /* reach that others of this home need */
+};
+
+/* Look for the key, and within 'lines' for a place it could have. */
+static struct walk walk(const struct neap_keys *k, const struct table *t, uint64_t hash,
+			int64_t clock, uint32_t lines)
 {
-	uint32_t home = home_of(t, hash), at = home;
-	uint32_t reach = reach_of(&t->line[home]), needed = 0, place = 0;
-	struct entry *free = NULL;
-	for (uint32_t d = 0; d <= reach || (!free && d < lines); d++) {
+	struct walk w = {0};
+	uint32_t home = home_of(t, hash), at = home, reach = reach_of(&t->line[home]);
+	lines = lines < t->lines ? lines : t->lines;
+	for (uint32_t d = 0; d <= reach || (d < lines && (!w.free || k->evicts)); d++) {
 		struct entry *e = t->line[at].entry;
-		for (int i = 0; i < ENTRIES; i++) {
+		uint64_t left = t->places - (uint64_t)at * ENTRIES;
+		for (uint64_t i = 0; i < ENTRIES && i < left; i++) {
 			uint64_t own = e[i].hash & ~MARK;
-			if (e[i].word <= clock) {
-				if (!free && d < lines) {
-					free = &e[i];
-					place = d;
+			if (is_free(k, t, &e[i], clock)) {
+				if (!w.free && d < lines) {
+					w.free = &e[i];
+					w.free_at = d;
 				}
+				continue;
 			} else if (own == hash) {
-				return &e[i];
+				w.own = &e[i];
+				return w;
 			} else if (d <= reach && home_of(t, own) == home) {
-				needed = d;
+				w.needed = d;
+			}
+			if (t->seen && d < lines &&
+			    (!w.oldest || t->seen[place_of(t, &e[i])] < t->seen[place_of(t, w.oldest)])) {
+				w.oldest = &e[i];
+				w.oldest_at = d;
 			}
 		}
+		if (k->evicts && w.free && d >= reach)
+			break;
 		at = line_after(t, at);
 	}
-	if (!free)
+	return w;
+}
+
+/* Make a place the key's own, with a word that is free. */
+static struct entry *settle(struct table *t, uint64_t hash, struct entry *e, uint32_t at,
+			    uint32_t needed)
+{
+	e->hash = (e->hash & MARK) | hash;
+	e->word = 0;
+	reach_set(&t->line[home_of(t, hash)], needed > at ? needed : at);
+	return e;
+}
+
+/* The entry of 'hash', or the free one nearest to its home within 'lines', made its own. NULL:
+ * they are all alive. One walk finds the key, the place and the reach the home line needs. */
+static struct entry *claim(struct neap_keys *k, struct table *t, uint64_t hash, int64_t clock,
+			   uint32_t lines)
+{
+	struct walk w = walk(k, t, hash, clock, lines);
+	if (w.own)
+		return w.own;
+	return w.free ? settle(t, hash, w.free, w.free_at, w.needed) : NULL;
+}
+
+/* In how many lines a new key looks for one that can make room. */
+static uint32_t lines_near(const struct table *t) { return t->lines > FAR ? NEAR : FAR; }
+
+/* The place of the least recently seen of those near, if that was before 'seen'. */
+static struct entry *evict(struct neap_keys *k, struct table *t, uint64_t hash, int64_t clock,
+			   uint64_t seen)
+{
+	struct walk w = walk(k, t, hash, clock, lines_near(t));
+	if (w.own || w.free)
+		return claim(k, t, hash, clock, lines_near(t));
+	k->evicted++;
+	if (t->seen[place_of(t, w.oldest)] >= seen)
 		return NULL;
-	free->hash = (free->hash & MARK) | hash;
-	free->word = 0;
-	reach_set(&t->line[home], needed > place ? needed : place);
-	return free;
+	/* what it leaves behind is searched for no further than it was, and is written anew in time */
+	return settle(t, hash, w.oldest, w.oldest_at, w.needed);
 }
 
 /* Move up to STEP lines of the old table, and free it after the last. */
@@ -161,34 +197,49 @@ static void move_some(struct neap_keys *k, int64_t clock)
 	for (int n = 0; n < STEP && k->moved < k->old.lines; n++, k->moved++) {
 		struct entry *e = k->old.line[k->moved].entry;
 		for (int i = 0; i < ENTRIES; i++) {
-			if (e[i].word <= clock)
+			if (is_free(k, &k->old, &e[i], clock))
 				continue;
-			struct entry *to = claim(&k->now, e[i].hash & ~MARK, clock, FAR);
-			if (!to)
+			uint64_t hash = e[i].hash & ~MARK;
+			uint64_t seen = k->old.seen ? k->old.seen[place_of(&k->old, &e[i])] : 0;
+			struct entry *to = claim(k, &k->now, hash, clock, FAR);
+			if (!to && k->evicts)
+				to = evict(k, &k->now, hash, clock, seen);
+			if (!to && !k->evicts)
 				return;
-			to->word = e[i].word;
+			if (to) {
+				to->word = e[i].word;
+				if (k->now.seen)
+					k->now.seen[place_of(&k->now, to)] = seen;
+			}
 			e[i].word = 0;
 		}
 	}
-	if (k->moved < k->old.lines)
-		return;
-	free(k->old.memory);
-	k->old = (struct table){NULL, 0, NULL};
+	if (k->moved == k->old.lines)
+		table_close(&k->old);
 }
 
-/* Begin to double. Says whether there is a larger table now; without memory there is not. */
-static int grow(struct neap_keys *k)
+/* Begin to double, if there is memory; without it the table stays as it is. */
+static void grow(struct neap_keys *k)
 {
 	struct table bigger;
 	if (k->old.line || k->now.lines == k->lines_max)
-		return 0;
+		return;
 	uint32_t lines = k->now.lines > k->lines_max / 2 ? k->lines_max : k->now.lines * 2;
-	if (table_open(&bigger, lines))
-		return 0;
+	if (table_open(k, &bigger, lines))
+		return;
 	k->old = k->now;
 	k->now = bigger;
 	k->moved = 0;
-	return 1;
+}
+
+static uint32_t lines_for(int64_t entries) { return (uint32_t)((entries + ENTRIES - 1) / ENTRIES); }
+
+/* Begin, with the first table. */
+static int begin(struct neap_keys *k)
+{
+	table_close(&k->now);
+	k->lines_max = lines_for(is_exact(k) ? k->count_max : k->count_max * 5 / 4);
+	return table_open(k, &k->now, k->lines_max < LINES_FIRST ? k->lines_max : LINES_FIRST);
 }
 
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret)
@@ -198,25 +249,43 @@ struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret)
 	struct neap_keys *k = calloc(1, sizeof *k);
 	if (!k)
 		return NULL;
-	int64_t lines = (count_max * 5 / 4 + ENTRIES - 1) / ENTRIES;
-	k->lines_max = (uint32_t)lines;
 	k->count_max = count_max;
 	memcpy(k->secret, secret, sizeof k->secret);
-	k->secret[0] = le64toh(k->secret[0]);
-	k->secret[1] = le64toh(k->secret[1]);
-	if (table_open(&k->now, lines < LINES_FIRST ? (uint32_t)lines : LINES_FIRST)) {
+	if (begin(k)) {
 		free(k);
 		return NULL;
 	}
 	return k;
 }
 
+int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int evicts)
+{
+	struct neap_keys with = *k;
+	assert(!k->old.line && !k->stamp && idle_ns >= 0);
+	with.remembers = 1;
+	with.evicts = evicts != 0;
+	with.idle_us = idle_ns > 0 ? (idle_ns + 999) / 1000 : 0;
+	with.now = (struct table){0};
+	if (begin(&with))
+		return NEAP_ENOMEM;
+	table_close(&k->now);
+	*k = with;
+	return NEAP_OK;
+}
+
+void neap_keys_turn_to(struct neap_keys *k, neap_ns now)
+{
+	uint64_t least = (uint64_t)(now / 1000) << STAMP_BITS;
+	if (k->stamp < least)
+		k->stamp = least;
+}
+
 void neap_keys_close(struct neap_keys *k)
 {
 	if (!k)
 		return;
-	free(k->now.memory);
-	free(k->old.memory);
+	table_close(&k->now);
+	table_close(&k->old);
 	free(k);
 }
 
@@ -226,166 +295,90 @@ static int64_t latest(struct neap_keys *k, int64_t clock)
 	return k->clock = clock > k->clock ? clock : k->clock;
 }
 
-int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock)
+/* The key's entry, made if need be; and it was seen. */
+static struct entry *entry_of(struct neap_keys *k, uint64_t hash, int64_t clock)
 {
-	clock = latest(k, clock);
-	hash &= ~MARK;
 	struct entry *was = NULL;
 	if (k->old.line) {
 		move_some(k, clock);
 		if (k->old.line)
-			was = find(&k->old, hash, clock);
+			was = neap_keys_seek(k, &k->old, hash, clock);
 	}
-	struct entry *e = claim(&k->now, hash, clock, was ? FAR : NEAR);
-	if (was && !e)
-		return &was->word;
+	struct entry *e = claim(k, &k->now, hash, clock, was ? FAR : NEAR);
+	if (was && !e) {
+		stamp(k, &k->old, was);
+		return was;
+	}
 	if (was) {
 		e->word = was->word;
 		was->word = 0;
 	}
 	if (!e) {
 		grow(k);
-		e = claim(&k->now, hash, clock, FAR);
+		e = claim(k, &k->now, hash, clock, k->evicts ? lines_near(&k->now) : FAR);
 	}
-	if (!e) {
+	if (!e && k->evicts)
+		e = evict(k, &k->now, hash, clock, UINT64_MAX);
+	if (e)
+		stamp(k, &k->now, e);
+	return e;
+}
+
+int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock)
+{
+	struct entry *e = entry_of(k, hash & ~MARK, latest(k, clock));
+	if (!e)
 		k->refused++;
-		return NULL;
-	}
-	return &e->word;
+	return e ? &e->word : NULL;
 }
 
 int64_t *neap_keys_find(struct neap_keys *k, uint64_t hash, int64_t clock)
 {
 	clock = latest(k, clock);
 	hash &= ~MARK;
-	struct entry *e = find(&k->now, hash, clock);
+	struct entry *e = neap_keys_seek(k, &k->now, hash, clock);
 	if (!e && k->old.line)
-		e = find(&k->old, hash, clock);
+		e = neap_keys_seek(k, &k->old, hash, clock);
 	return e ? &e->word : NULL;
 }
 
-static int64_t alive(const struct table *t, int64_t clock)
+void neap_keys_touch(struct neap_keys *k, const int64_t *word)
 {
-	int64_t count = 0;
-	for (uint32_t i = 0; i < t->lines; i++)
-		for (int j = 0; j < ENTRIES; j++)
-			count += t->line[i].entry[j].word > clock;
-	return count;
+	const char *at = (const char *)word, *first = (const char *)k->now.line;
+	struct table *t = &k->now;
+	if (at < first || at >= first + (size_t)t->lines * sizeof(struct line))
+		t = &k->old;
+	stamp(k, t, (const struct entry *)(const void *)(at - offsetof(struct entry, word)));
 }
 
-int64_t neap_keys_count(const struct neap_keys *k, int64_t clock)
+int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *least)
 {
-	return alive(&k->now, clock) + alive(&k->old, clock);
-}
-
-void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out)
-{
-	uint64_t lines = (uint64_t)k->now.lines + k->old.lines + 1 + (k->old.line != NULL);
-	*out = (struct neap_keys_stats){
-		.count_max = k->count_max,
-		.entries = (int64_t)k->now.lines * ENTRIES,
-		.bytes = (int64_t)(lines * sizeof(struct line) + sizeof *k),
-		.refused = k->refused,
-		.moving = k->old.line ? (int64_t)(k->old.lines - k->moved) * ENTRIES : 0,
-	};
-}
-
-/* One table: what is alive is within reach of its home, and once; none before 'done'. */
-static int table_check(const struct neap_keys *k, const struct table *t, uint32_t done,
-		       int64_t clock)
-{
-	for (uint32_t i = 0; i < t->lines; i++) {
-		for (int j = 0; j < ENTRIES; j++) {
-			const struct entry *e = &t->line[i].entry[j];
-			if (e->word <= clock)
-				continue;
-			uint64_t hash = e->hash & ~MARK;
-			uint32_t home = home_of(t, hash);
-			uint32_t past = i >= home ? i - home : i + t->lines - home;
-			if (i < done || past > reach_of(&t->line[home]) || find(t, hash, clock) != e)
-				return NEAP_ECORRUPT;
-			if (t == &k->old && find(&k->now, hash, clock))
-				return NEAP_ECORRUPT;
+	clock = latest(k, clock);
+	hash &= ~MARK;
+	if (k->evicts || (!k->old.line && k->now.lines < k->lines_max))
+		return 1;
+	uint32_t at = home_of(&k->now, hash), lines = k->now.lines < FAR ? k->now.lines : FAR;
+	*least = INT64_MAX;
+	for (; lines; lines--, at = line_after(&k->now, at))
+		for (int i = 0; i < ENTRIES; i++) {
+			const struct entry *e = &k->now.line[at].entry[i];
+			if (place_of(&k->now, e) >= k->now.places)
+				break;
+			if (is_free(k, &k->now, e, clock))
+				return 1;
+			*least = e->word < *least ? e->word : *least;
 		}
-	}
-	return NEAP_OK;
+	return 0;
 }
 
-int neap_keys_check(const struct neap_keys *k, int64_t clock)
+void neap_keys_forget(struct neap_keys *k, uint64_t hash)
 {
-	clock = clock > k->clock ? clock : k->clock;
-	if (k->now.lines > k->lines_max || table_check(k, &k->now, 0, clock))
-		return NEAP_ECORRUPT;
-	return table_check(k, &k->old, k->moved, clock);
-}
-
-/* SipHash, 1 round per 8 bytes and 3 at the end. */
-struct sip { uint64_t a, b, c, d; };
-
-static uint64_t rotated(uint64_t x, int left)
-{
-	return x << left | x >> (64 - left);
-}
-
-static inline struct sip sip_round(struct sip s)
-{
-	s.a += s.b;
-	s.c += s.d;
-	s.b = rotated(s.b, 13) ^ s.a;
-	s.d = rotated(s.d, 16) ^ s.c;
-	s.a = rotated(s.a, 32);
-	s.c += s.b;
-	s.a += s.d;
-	s.b = rotated(s.b, 17) ^ s.c;
-	s.d = rotated(s.d, 21) ^ s.a;
-	s.c = rotated(s.c, 32);
-	return s;
-}
-
-static inline struct sip sip_eat(struct sip s, uint64_t word)
-{
-	s.d ^= word;
-	s = sip_round(s);
-	s.a ^= word;
-	return s;
-}
-
-/* Up to eight bytes as a number. */
-static inline uint64_t word_of(const char *p, size_t size)
-{
-	uint64_t word = 0;
-	memcpy(&word, p, size);
-	return le64toh(word);
-}
-
-uint64_t neap_hash(const uint8_t *secret, const char *key, size_t size)
-{
-	uint64_t k[2];
-	memcpy(k, secret, sizeof k);
-	k[0] = le64toh(k[0]);
-	k[1] = le64toh(k[1]);
-	struct sip s = {
-		k[0] ^ UINT64_C(0x736f6d6570736575), k[1] ^ UINT64_C(0x646f72616e646f6d),
-		k[0] ^ UINT64_C(0x6c7967656e657261), k[1] ^ UINT64_C(0x7465646279746573),
-	};
-	size_t left = size;
-	for (; left >= 8; left -= 8, key += 8)
-		s = sip_eat(s, word_of(key, 8));
-	s = sip_eat(s, word_of(key, left) | (uint64_t)size << 56);
-	s.c ^= 0xff;
-	s = sip_round(sip_round(sip_round(s)));
-	return s.a ^ s.b ^ s.c ^ s.d;
-}
-
-uint64_t neap_hash_integer(const uint8_t *secret, int64_t key)
-{
-	char bytes[9] = {0};
-	memcpy(bytes + 1, &key, 8);
-	return ~neap_hash(secret, bytes, sizeof bytes);
+	int64_t *word = neap_keys_find(k, hash, k->clock);
+	if (word)
+		*word = 0;
 }
 
 uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size)
 {
-	uint64_t secret[2] = {htole64(k->secret[0]), htole64(k->secret[1])};
-	return neap_hash((const uint8_t *)secret, key, size);
+	return neap_hash(k->secret, key, size);
 }

@@ -438,24 +438,41 @@ int neap_wheel_check(const struct neap_wheel *w);
  * be, so it is free and is used again without being asked. Clocks are >= 0. One thread. */
 struct neap_keys;
 
-/* 'count_max' keys alive at once always fit (1 to 2^30; a quarter more may, too); 'secret' is 16
+/* 'count_max' keys alive at once always fit (1 to 2^30; above 512 a quarter more may); 'secret' is 16
  * random bytes that keep strangers from choosing keys that collide. Starts with 8 KiB and grows,
  * at most twofold at a time and 16 entries per call, to 20 bytes per key of the bound; while it
  * grows the smaller table is there as well. Without memory to grow it goes on as it is. NULL when
  * there is none to start with, or count_max is out of range. */
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret);
 void neap_keys_close(struct neap_keys *k);
+/* To be said at once after _open: remember when each key was last seen, in 8 bytes more an entry.
+ * One that was not for idle_ns (0: however long), in whole microseconds, is forgotten whatever its
+ * word, by time alone. 'evicts' 1: a new key that finds no place takes that of the least recently
+ * seen, of all in a table of up to 512 entries, of the 64 it may use in a larger one; there are
+ * then never more than count_max alive, and a few more only while it grows. NEAP_ENOMEM. */
+int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int evicts);
+/* The instant of the calls that follow, for a table that remembers. Never steps back. */
+void neap_keys_turn_to(struct neap_keys *k, neap_ns now);
 /* SipHash-1-3 of a key under a secret of 16 bytes: a text, or a number, which no text is. */
 uint64_t neap_hash(const uint8_t *secret, const char *key, size_t size);
 uint64_t neap_hash_integer(const uint8_t *secret, int64_t key);
-/* SipHash-1-3 of the key under the table's secret: what the calls below name a key by. */
+/* The same under the table's secret: what the calls below name a key by. */
 uint64_t neap_keys_hash(const struct neap_keys *k, const char *key, size_t size);
 /* The word of the key, made (free) if it is not there: write an instant after 'clock' to keep
- * it, or leave it. The pointer holds until the next call on the table. NULL when the table is at
- * its bound and the 512 entries this key may use are all alive. */
+ * it, or leave it. The key is seen. The pointer holds until the next call on the table. NULL when
+ * the table is at its bound and the 512 entries this key may use are all alive. */
 int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock);
-/* The same, but NULL when the key is not alive. Makes nothing. */
+/* The same, but NULL when the key is not alive. Makes nothing, and is not seeing it. */
 int64_t *neap_keys_find(struct neap_keys *k, uint64_t hash, int64_t clock);
+/* The key of this word, which _find just answered, is seen. */
+void neap_keys_touch(struct neap_keys *k, const int64_t *word);
+/* Would _at find a place for a key that is not there? 1, or 0 and the least word of those that are
+ * in its way. */
+int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *least);
+void neap_keys_forget(struct neap_keys *k, uint64_t hash);
+/* Walk what is alive: from *cursor, 0 first, on, at most 16 entries a call. 1: here is one; 0: none
+ * among those; -1: that was all. Nothing may be made in the table meanwhile. */
+int neap_keys_next(const struct neap_keys *k, int64_t *cursor, uint64_t *hash, int64_t *word);
 /* How many are alive. Walks the table: about 1 ns per entry. */
 int64_t neap_keys_count(const struct neap_keys *k, int64_t clock);
 
@@ -464,6 +481,7 @@ struct neap_keys_stats {
 	int64_t entries;     /* in the table now */
 	int64_t bytes;       /* memory held */
 	int64_t refused;     /* _at answered NULL, ever */
+	int64_t evicted;     /* made room while alive, ever */
 	int64_t moving;      /* entries of the smaller table not moved yet */
 };
 void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out);

@@ -13,6 +13,8 @@ return {
   pause = require "neap.pause",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",
+  per_key = require "neap.per_key",
+  layered = require "neap.layered",
   notation = require "neap.notation",
   policy = require "neap.policy",
   runtime = runtime,

@@ -5,7 +5,7 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 
-local error, tostring, type = error, tostring, type
+local error, ipairs, tostring, type = error, ipairs, tostring, type
 
 local LONGEST = 65536   -- bytes
 local MOST = 2 ^ 53
@@ -75,6 +75,28 @@ function key.set(into, kind, value, level)
   local hash = key.hash(value, kind.name, level + 1)
   into[kind.index] = hash
   for i = 1, #kind.makers do kind.makers[i]:make(value, hash) end
+end
+
+--- Those who wait for limiters that are made for their keys keep them from being dropped.
+---@param kinds neap.KeyKind[]
+---@return table?  for unpin
+function key.pin(kinds)
+  local pinned
+  for _, kind in ipairs(kinds) do
+    for _, maker in ipairs(kind.makers) do
+      local one = maker.makers:pin()
+      if one then
+        pinned = pinned or {}
+        pinned[#pinned + 1] = { maker.makers, one.key }
+      end
+    end
+  end
+  return pinned
+end
+
+---@param pinned table
+function key.unpin(pinned)
+  for _, pair in ipairs(pinned) do pair[1]:unpin(pair[2]) end
 end
 
 return key

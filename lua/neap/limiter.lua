@@ -277,9 +277,11 @@ end
 local function stand(self, rt, n)
   local ticket = tonumber(answer.ticket)
   local kept = request_t(request)   -- others use `request` meanwhile
+  local pinned = self.terms.keys and keys.pin(self.terms.keys)
   self.waiting[ticket] = rt
   local status, at, bound, late = rt.wait(ticket)
   self.waiting[ticket] = nil
+  if pinned then keys.unpin(pinned) end
   if status == GRANTED then
     return new_permit(self, kept, n, at)
   elseif status == CANCELLED then

@@ -8,6 +8,10 @@ local decisions = {
   by_permit = "a place is given back by its permit: whoever has none has nothing to give back",
 }
 
+decisions.shards = "a table belongs to one thread and has no locks, so there is nothing to divide"
+
+decisions["PK-010"] = decisions.shards
+decisions["PK-013"] = decisions.shards
 decisions["TB-051"] = decisions.too_fast
 decisions["SE-021"] = decisions.no_polling
 decisions["SE-022"] = decisions.no_polling

@@ -3,8 +3,10 @@ local clock = require "spec.vectors.clock"
 local decisions = require "spec.vectors.decisions"
 local harness = require "spec.vectors.harness"
 local hybrid = require "neap.hybrid"
+local layered = require "neap.layered"
 local multi = require "neap.multi"
 local pause = require "neap.pause"
+local per_key = require "neap.per_key"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
@@ -85,6 +87,44 @@ function makers.custom(make)
   }
 end
 
+local FULL_RULE = { [true] = "refuse", [false] = "least_recent" }
+
+--- What the vectors say about eviction, as options.
+function limiters.eviction(eviction, options)
+  if not eviction then return options end
+  options.most = eviction.unbounded and huge or eviction.max_keys
+  options.idle = eviction.idle_ms and eviction.idle_ms / 1e3
+  options.lossless = eviction.lossless
+  options.full = FULL_RULE[eviction.lossless or false]
+  return options
+end
+
+function makers.per_key(make)
+  if make.shards and not make.eviction then harness.skip(decisions.shards) end
+  local options = limiters.eviction(make.eviction, { name = make.name })
+  if make.overrides then
+    options.overrides = {}
+    for key, rate in pairs(make.overrides) do options.overrides[key] = limiters.rate(rate) end
+  end
+  local limit = make.limiter
+  if limit and limit.kind == "token_bucket" then
+    limit = limiters.rate(limit)
+  elseif limit then
+    return per_key(function () return limiters.make(make.limiter, { named = {} }) end, options)
+  else
+    limit = limiters.rate(make)
+  end
+  return per_key(limit, options)
+end
+
+function makers.layered(make, world)
+  return layered {
+    global = make.global and limiters.make(make.global, world) or nil,
+    per_key = make.per_key and limiters.make(make.per_key, world) or nil,
+    per_endpoint = make.per_endpoint and limiters.make(make.per_endpoint, world) or nil,
+  }
+end
+
 function makers.counting_semaphore(make) return semaphore(make.max, { name = make.name }) end
 
 function makers.weighted_semaphore(make)
@@ -107,7 +147,8 @@ local KEYS = {
   hybrid = "of", multi = "dimensions strict", group = "of shared",
   custom = "peek take available capacity",
   counting_semaphore = "max", weighted_semaphore = "max_weight allow_overdraw",
-  backoff_window = "",
+  backoff_window = "", layered = "global per_key per_endpoint",
+  per_key = "amount period_ms period_us shards eviction overrides limiter",
 }
 
 local function check_keys(make)
@@ -149,7 +190,7 @@ local IMPOSSIBLE = { cost = true, closed = true }
 --- Which limit binds, under any of the words that cases may use for it.
 local function name_binding(answer, reason)
   if not reason then return end
-  for _, word in ipairs { "limiter", "constituent", "dimension", "name" } do
+  for _, word in ipairs { "limiter", "constituent", "dimension", "scope", "name" } do
     answer[word] = reason.limiter
   end
 end

@@ -1,0 +1,381 @@
+--- A limit per key: the same limit for everyone, and to each his own.
+---
+---     local users = neap.per_key("10/s burst 20", { overrides = { vip = "100/s" } })
+---     users:try_acquire("ann")                          -- ann's tenth of a second
+---     users:acquire("bob", { cost = 3, timeout = "2s" })
+---
+---     local api = neap.hybrid { "1000/s", users }       -- inside others the key has a name
+---     api:acquire { key = "ann", cost = 3 }             -- "key", or what `by` says
+---
+--- A rate or a number in flight takes 16 bytes for each key that has used it, and nothing for a key
+--- that time has refilled, which is as good as new: so a million callers a day are no burden.
+--- Several limits may be kept by the same key ({ "10/s", "500/h", "4 in flight" }), and a function
+--- makes any other limiter for each new key; such a one lives in Lua, and takes what it takes.
+---
+--- There is a bound on the keys that are alive, `most`. When a new one meets it, one that is as
+--- good as new makes room first. When there is none, `full` says what to do: "least_recent" forgets
+--- the key that was seen least recently, debts and all; "refuse" turns the new one away ("full"),
+--- so that nobody gets a fresh budget by pushing others out; with "shared" those who found no place
+--- share one limit. `idle` forgets a key that was not seen for so long, and with `lossless` not
+--- before time has refilled it.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local keys = require "neap.key"
+local leaves = require "neap.leaf"
+local limiter = require "neap.limiter"
+local makers = require "neap.per_key.makers"
+local notation = require "neap.notation"
+local throttle = require "neap.throttle"
+local window = require "neap.window"
+
+local error, ipairs, pairs, pcall, tonumber = error, ipairs, pairs, pcall, tonumber
+local tostring, type = tostring, type
+local verbs = limiter.verbs
+
+local leaf_t = ffi.typeof "struct neap_limiter"
+
+local OPTIONS = { by = true, most = true, full = true, idle = true, lossless = true,
+  overrides = true }
+local FULL = { refuse = C.NEAP_REFUSE, least_recent = C.NEAP_LEAST_RECENT, shared = C.NEAP_SHARED }
+local MOST, MOST_EVER = 2 ^ 20, 2 ^ 30
+
+---@class neap.PerKey: neap.Limiter
+---@field by string              what a key is called in a table of costs
+---@field most integer
+---@field full "least_recent"|"refuse"|"shared"
+---@field idle_ns ffi.cdata*?
+---@field tables ffi.cdata*[]    struct neap_keyed, one per limit
+---@field makers neap.Makers?    of limiters that are more than a word
+---@field holds boolean          a permit has something to give back
+---@field make function?         when there are makers
+local per_key = limiter.class()
+
+-- ---- reading ----------------------------------------------------------------------------------
+
+local function written(limit, what, level)
+  local function refuse(message)
+    error(("per_key: %s: %s"):format(what, message), level + 2)
+  end
+  local value = limit
+  if type(limit) ~= "table" then
+    local message
+    value, message = notation.limit(limit)
+    if not value then
+      refuse(("bad limit %s: %s"):format(type(limit) == "string"
+        and ("%q"):format(notation.show(limit)) or tostring(limit), message))
+    end
+  elseif type(value.kind) ~= "string" then
+    refuse "a limit such as \"10/s\" expected, got a table without a kind"
+  end
+  if value.mode == "fixed" then
+    refuse(("%q: fixed windows start when the server says; write \"sliding\""):format(
+      notation.format(value)))
+  end
+  return value
+end
+
+local function whole(options, name, otherwise, most, level)
+  local n = options[name]
+  if n == nil then return otherwise end
+  if n == math.huge then return most end
+  if type(n) ~= "number" or n < 0 or n % 1 ~= 0 or n > most then
+    error(("%s: a whole number up to %d expected, got %s"):format(name, most, tostring(n)),
+      level + 1)
+  end
+  return n > 1 and n or 1
+end
+
+-- ---- making -----------------------------------------------------------------------------------
+
+--- A limit that is one word: a rate or permits.
+local function is_word(value)
+  return value.kind == "in_flight" or value.kind == "rate" and value.mode ~= "sliding"
+end
+
+--- A leaf for a value, as a key of its own may have it.
+local function leaf_for(value, label, level)
+  local leaf = leaf_t()
+  if value.kind == "unlimited" or value.kind == "closed" then
+    leaf.kind = C.NEAP_PAUSE
+    C.neap_pause_init(leaf.as.pause)
+    if value.kind == "closed" then leaf.as.pause.ends = C.neap_never end
+    return leaf
+  end
+  local log, entries
+  if value.mode == "sliding" then log, entries = window.log_for(value.amount, nil, level + 1) end
+  if not leaves.init(leaf, value, log, entries) then
+    error(("per_key: %s: %q does not fit: at most 6 tokens per ns, and a burst below 2^59"):format(
+      label, notation.format(value)), level + 1)
+  end
+  return leaf, log
+end
+
+--- A part with a table of its own, in which each key is like `like`; nil: as a maker says.
+local function part_of(self, like, part, level)
+  local idle_ns = not self.lossless and self.idle_ns or 0
+  local table_ = C.neap_keyed_open(like, self.most, FULL[self.full], idle_ns, keys.secret)
+  if table_ == nil then error("per_key: no memory for " .. self.most .. " keys", level + 1) end
+  self.tables[#self.tables + 1] = ffi.gc(table_, C.neap_keyed_close)
+  local leaf = leaf_t()
+  leaf.kind, leaf.as.keyed = C.NEAP_KEYED, table_
+  part.leaf, part.log, part.keyed, part.key = leaf, self, self, self.by
+  part.shed = part.shed or "full"
+  return part
+end
+
+--- The part of a limit that is one word.
+local function word_part(self, value, label, level)
+  local like = leaf_for(value, label, level + 1)
+  self.holds = self.holds or value.kind == "in_flight"
+  self.words[#self.tables + 1] = true
+  return part_of(self, like, { multiplier = 1, cost = false, label = label, fresh = like,
+    word = value.kind == "in_flight" and "busy" or "rate" }, level + 1)
+end
+
+--- The parts of limiters that a function makes.
+local function made_parts(self, fn, parts, level)
+  local template = fn("")
+  if not limiter.is(template) or template.guests then
+    error("per_key: the function has to make a limiter for any key, got " .. tostring(template),
+      level + 1)
+  end
+  self.makers = self.makers or makers.new(self)
+  self.makers:add(fn, #parts + 1, #template.terms.parts)
+  self.templates[#self.templates + 1] = template
+  self.holds = self.holds or template.terms.holds
+  for _, part in ipairs(template.terms.parts) do
+    if part.keyed then error("per_key: one limit per key in another: list them both", level + 1) end
+    parts[#parts + 1] = part_of(self, nil, { multiplier = part.multiplier, cost = part.cost,
+      label = part.label, word = part.word, shed = part.shed, closed = part.closed,
+      fresh = part.leaf }, level + 1)
+  end
+end
+
+--- Limits of a key's own, instead of those of all.
+local function override(self, overrides, count, level)
+  if type(overrides) ~= "table" then
+    error("overrides: a table of keys and their limits expected, got " .. type(overrides),
+      level + 1)
+  end
+  for key, limits in pairs(overrides) do
+    local what = "overrides." .. tostring(key)
+    if type(limits) ~= "table" or limits.kind then limits = { limits } end
+    if #limits ~= count then
+      error(("%s: %d limits expected, as all have, got %d"):format(what, count, #limits), level + 1)
+    end
+    local hash = keys.hash(key, "overrides", level + 1)
+    self.overridden = self.overridden + 1
+    for i, limit in ipairs(limits) do
+      local value = written(limit, what, level + 1)
+      local leaf, log = leaf_for(value, what, level + 1)
+      self.owned[#self.owned + 1] = { leaf, log }
+      if C.neap_keyed_set(self.tables[i], hash, leaf) ~= C.NEAP_OK then
+        error("per_key: no memory for the limits of " .. what, level + 1)
+      end
+      self.holds = self.holds or value.kind == "in_flight"
+      if value.kind == "closed" then self.shut[tostring(hash)] = true end
+    end
+  end
+end
+
+-- ---- verbs: the key comes first ---------------------------------------------------------------
+
+local function check(key, verb, level)
+  if key == nil then error(verb .. ": a key expected, got nil", level + 1) end
+end
+
+--- Take now or not at all.
+---@param key string|integer
+---@param given? integer|table  what it costs, 1 unless told
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
+function per_key:try_acquire(key, given)
+  check(key, "try_acquire", 2)
+  return verbs.try(self, given, key)
+end
+
+---@param key string|integer
+---@param given? integer|table
+---@return true? granted
+---@return string? why
+---@return number? wait_s
+function per_key:peek(key, given)
+  check(key, "peek", 2)
+  return verbs.peek(self, given, key)
+end
+
+--- Take, and wait in the key's line for it.
+---@param key string|integer
+---@param given? integer|table  as for any limiter
+---@param wait? number|string|table
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
+function per_key:acquire(key, given, wait)
+  check(key, "acquire", 2)
+  return verbs.acquire(self, given, wait, key)
+end
+
+---@param key string|integer
+---@param given? integer|table
+---@return neap.Reason?
+function per_key:why(key, given)
+  check(key, "why", 2)
+  return verbs.why(self, given, key)
+end
+
+--- Acquire, call, give back; see limiter:with.
+---@param key string|integer
+---@param given integer|table|nil
+---@param fn function
+---@param ... any
+---@return any ...
+function per_key:with(key, given, fn, ...)
+  check(key, "with", 2)
+  if type(fn) ~= "function" then error("with: a function expected, got " .. type(fn), 2) end
+  local held, why, wait_s = verbs.acquire(self, given, nil, key)
+  if not held then return nil, why, wait_s end
+  return verbs.finish(held, pcall(fn, ...))
+end
+
+--- Whole tokens that a key has now; all of them for one that was never seen.
+---@param key? string|integer
+---@return number
+function per_key:available(key)
+  return limiter.available(self, nil, key ~= nil and { [self.by] = key } or nil)
+end
+
+--- The most a call could ever have, of all keys or of one.
+---@param key? string|integer
+---@return number
+function per_key:capacity(key)
+  return limiter.capacity(self, nil, key ~= nil and { [self.by] = key } or nil)
+end
+
+-- ---- looking and tending ----------------------------------------------------------------------
+
+--- How many keys are alive: who has used something that time has not given back yet. Walks them.
+---@return integer
+function per_key:len()
+  local now, most = limiter.present(), 0
+  for i, table_ in ipairs(self.tables) do
+    local n = self.words[i] and tonumber(C.neap_keyed_count(table_, now)) - self.overridden or 0
+    if n > most then most = n end
+  end
+  return self.makers and math.max(most, self.makers:len()) or most
+end
+
+---@class neap.PerKeyStats
+---@field keys integer     alive
+---@field bytes integer    held by the engine
+---@field refused integer  new keys that were turned away, ever
+---@field evicted integer  keys forgotten to make room, ever
+---@field shared integer   requests that had to share, ever
+
+---@return neap.PerKeyStats
+function per_key:stats()
+  local all = { keys = self:len(), bytes = 0, refused = 0, evicted = 0, shared = 0 }
+  local one = ffi.new "struct neap_keyed_stats"
+  for _, table_ in ipairs(self.tables) do
+    C.neap_keyed_stats(table_, one)
+    all.bytes = all.bytes + tonumber(one.bytes)
+    for _, name in ipairs { "refused", "evicted", "shared" } do
+      all[name] = all[name] + tonumber(one[name])
+    end
+  end
+  if self.makers then
+    all.refused, all.evicted = all.refused + self.makers.refused, all.evicted + self.makers.evicted
+  end
+  return all
+end
+
+--- The limiter of a key, where a function makes them: for what only its kind can do.
+---@param key string|integer
+---@return neap.Limiter?  nil: no room for another key
+function per_key:of(key)
+  if not self.makers then error("of: a key of " .. self.name .. " is no more than a word", 2) end
+  self.makers:make(key, keys.hash(key, "of", 2))
+  return self.makers:find(key)
+end
+
+--- Forget a key, as if it were new.
+---@param key string|integer
+function per_key:forget(key)
+  local hash = keys.hash(key, "forget", 2)
+  local now, rt = limiter.present()
+  for i, table_ in ipairs(self.tables) do
+    C.neap_keyed_forget(table_, hash)
+    C.neap_engine_touch(rt.engine, self.terms.parts[i].leaf, now)
+  end
+  if self.makers then self.makers:forget(key, hash) end
+end
+
+--- For refusals: is the key's limit "closed"?
+---@param hash ffi.cdata*
+---@return boolean
+function per_key:is_closed(hash) return self.shut[tostring(hash)] or false end
+
+--- Make a limit per key.
+---@param limits string|neap.limit|(string|neap.limit)[]|fun(key): neap.Limiter
+---  what each key has: a text, several of them, or a function that makes a limiter for a new key
+---@param options? { name: string?, by: string?, most: integer?, full: string?,
+---  idle: number|string|nil, lossless: boolean?, overrides: table? }
+---  by: what the key is called in a table of costs, "key" unless told; most: keys alive at once,
+---  2^20 unless told, 0 counts as 1; full: "least_recent" unless told, and "refuse" when it is
+---  lossless; idle: forget keys not seen for so long; overrides: keys with limits of their own
+---@return neap.PerKey
+return function (limits, options)
+  local self = { tables = {}, words = {}, owned = {}, overridden = 0, shut = {}, templates = {},
+    holds = false }
+  local made = type(limits) == "function"
+  if limits == nil or limiter.is(limits) then
+    error("per_key: a limit such as \"10/s\", several, or a function that makes a limiter expected",
+      2)
+  end
+  if not made and (type(limits) ~= "table" or limits.kind) then limits = { limits } end
+  local values, names, slides = {}, {}, false
+  for i, limit in ipairs(made and {} or limits) do
+    values[i] = written(limit, "limit " .. i, 2)
+    names[i] = notation.format(values[i])
+    slides = slides or not is_word(values[i])
+  end
+  if not made and #values == 0 then error("per_key: at least one limit expected", 2) end
+  self.name = limiter.name_of(options, (names[1] and table.concat(names, " and ") or "limits")
+    .. " per key", OPTIONS, 2)
+  options = options or {}
+  self.by = options.by or "key"
+  if type(self.by) ~= "string" or self.by == "" then
+    error("by: a name expected, got " .. tostring(self.by), 2)
+  end
+  self.most = whole(options, "most", MOST, MOST_EVER, 2)
+  self.full = options.full or (options.lossless and "refuse" or "least_recent")
+  if not FULL[self.full] then
+    error(("full: \"least_recent\", \"refuse\" or \"shared\" expected, got %s"):format(
+      tostring(self.full)), 2)
+  end
+  self.lossless = options.lossless or false
+  if options.idle ~= nil then
+    self.idle_ns = limiter.ns_of(options.idle, "idle", 2)
+  end
+
+  if self.full == "shared" and (made or slides) then
+    error("full: \"shared\" is for rates and permits: they are one word, which others can share", 2)
+  end
+
+  local parts = {}
+  if made then made_parts(self, limits, parts, 2) end
+  for i, value in ipairs(values) do
+    local label = options.name or names[i]
+    if is_word(value) then
+      parts[#parts + 1] = word_part(self, value, label, 2)
+    elseif value.kind ~= "unlimited" then
+      made_parts(self, function () return throttle(value, { name = label }) end, parts, 2)
+    end
+  end
+  if self.makers then
+    self.make = function (_, key, hash) self.makers:make(key, hash) end
+  end
+  if options.overrides then override(self, options.overrides, #parts, 2) end
+  return limiter.init(per_key, self, parts, 2)
+end
