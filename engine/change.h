@@ -26,6 +26,9 @@ void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_chang
 /* Where the clock stands at 'now', in units; and the first instant at which it has come to 'units'. */
 int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now);
 neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units);
+/* The tat that 'fresh' has to begin with at 'now', to go on from g: what NEAP_KEEP_... says stays. */
+int64_t neap_gcra_carry(const struct neap_gcra *g, const struct neap_gcra *fresh, int keep,
+			neap_ns now);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now);
 neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t cost, neap_ns now);

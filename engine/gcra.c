@@ -245,19 +245,16 @@ int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64
 	return NEAP_OK;
 }
 
-int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
-		     int keep, neap_ns now)
+int64_t neap_gcra_carry(const struct neap_gcra *g, const struct neap_gcra *fresh, int keep,
+			neap_ns now)
 {
 	assert(keep >= NEAP_KEEP_SPENT && keep <= NEAP_KEEP_NOTHING);
-	struct neap_gcra fresh;
-	if (neap_gcra_init(&fresh, amount, period_ns, burst))
-		return NEAP_ERANGE;
 	int64_t clock = clock_at(g, now);
 	wide was = (wide)(uint64_t)(later(read_tat(g), clock) - clock);
-	wide full = (wide)(uint64_t)g->burst << fresh.shift >> g->shift;   /* all in fresh units */
-	wide debt = ((was << fresh.shift) + ((wide)1 << g->shift) - 1) >> g->shift;
+	wide full = (wide)(uint64_t)g->burst << fresh->shift >> g->shift;   /* all in fresh units */
+	wide debt = ((was << fresh->shift) + ((wide)1 << g->shift) - 1) >> g->shift;
 	wide owed = debt > full ? debt - full : 0;   /* borrowed */
-	wide room = (wide)(uint64_t)fresh.burst;
+	wide room = (wide)(uint64_t)fresh->burst;
 	wide held = full + owed - debt;
 	wide spent = debt - owed;
 	if (keep == NEAP_KEEP_HELD) {
@@ -268,8 +265,17 @@ int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int
 	} else if (keep == NEAP_KEEP_NOTHING) {
 		spent = owed = 0;
 	}
-	wide tat = (wide)(uint64_t)clock_at(&fresh, now) + (spent < room ? spent : room) + owed;
-	fresh.tat = tat < INT64_MAX ? (int64_t)tat : INT64_MAX;
+	wide tat = (wide)(uint64_t)clock_at(fresh, now) + (spent < room ? spent : room) + owed;
+	return tat < INT64_MAX ? (int64_t)tat : INT64_MAX;
+}
+
+int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst,
+		     int keep, neap_ns now)
+{
+	struct neap_gcra fresh;
+	if (neap_gcra_init(&fresh, amount, period_ns, burst))
+		return NEAP_ERANGE;
+	fresh.tat = neap_gcra_carry(g, &fresh, keep, now);
 	*g = fresh;
 	return NEAP_OK;
 }

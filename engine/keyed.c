@@ -17,6 +17,11 @@
  * word. And when the table has no room for another key there is a rule: the least recently seen one
  * makes room, or strangers share one limiter, or the stranger is turned away.
  *
+ * When the limit changes, all words speak of another one, and to carry them over at once would be a
+ * long pause. So there is a second table for a while: the old one, in which time stands still at the
+ * instant of the change. A key that is wanted is carried over first, and with every such call some
+ * more are, until the old table is empty.
+ *
  * Who waits for a keyed limiter waits for its key: posts are known by limiter and key (ask.c).
  *
  * Invariants:
@@ -29,6 +34,9 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { CARRIES = 8 };   /* words carried over by a call, besides its own */
 
 struct own {
 	struct neap_key key;      /* of: the keyed; tag: the key's hash */
@@ -40,7 +48,17 @@ struct neap_keyed {
 	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none */
 	struct neap_roster own;
 	int32_t full;
-	int64_t shares, refused;
+	int64_t shares, refused, evicted;
+	neap_ns idle_ns;
+	uint8_t secret[16];
+	int64_t count_max;
+
+	/* being carried over: */
+	struct neap_keys *old;    /* NULL: nothing is */
+	struct neap_limiter was;  /* what 'like' was */
+	int32_t keep;
+	neap_ns changed;          /* when */
+	int64_t cursor;           /* in 'old' */
 };
 
 /* ---- words ---- */
@@ -60,6 +78,58 @@ static struct neap_limiter *own_of(const struct neap_keyed *k, uint64_t key)
 {
 	uint32_t name = neap_roster_find(&k->own, k, key);
 	return name ? ((struct own *)(void *)(k->own.record + name * k->own.size))->limiter : NULL;
+}
+
+/* ---- from one limit to another ---- */
+
+/* What becomes of a word of the old table. */
+static int64_t carried(const struct neap_keyed *k, int64_t word)
+{
+	struct neap_limiter was = k->was;
+	*word_of(&was) = word;
+	return neap_gcra_carry(&was.as.gcra, &k->like.as.gcra, k->keep, k->changed);
+}
+
+static void carry(struct neap_keyed *k, uint64_t key, int64_t word, int64_t clock)
+{
+	int64_t *to = neap_keys_at(k->keys, key, clock);
+	if (to)
+		*to = carried(k, word);
+	neap_keys_forget(k->old, key);
+}
+
+/* Carry a few over. */
+static void carry_some(struct neap_keyed *k, int64_t clock)
+{
+	uint64_t key;
+	int64_t word;
+	int found = neap_keys_next(k->old, &k->cursor, &key, &word);
+	for (int n = 0; found == 1 && n < CARRIES; n++) {
+		carry(k, key, word, clock);
+		found = neap_keys_next(k->old, &k->cursor, &key, &word);
+	}
+	if (found == 1)
+		carry(k, key, word, clock);
+	if (found >= 0)
+		return;
+	neap_keys_close(k->old);
+	k->old = NULL;
+}
+
+/* The word that the old table has for a key, or NULL. */
+static int64_t *old_word(struct neap_keyed *k, uint64_t key)
+{
+	return k->old ? neap_keys_find(k->old, key, clock_of(&k->was, k->changed)) : NULL;
+}
+
+/* How many of the old table will be alive when they are carried over. */
+static int64_t count_old(const struct neap_keyed *k, neap_ns now)
+{
+	int64_t count = 0, cursor = 0, word, clock = clock_of(&k->like, now);
+	uint64_t key;
+	for (int found; (found = neap_keys_next(k->old, &cursor, &key, &word)) >= 0;)
+		count += found && carried(k, word) > clock;
+	return count;
 }
 
 /* When a word of the table that is in the way will be as good as none. */
@@ -89,8 +159,18 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 		return &f->limiter;
 	}
 	neap_keys_turn_to(k->keys, now);
+	int64_t least, *old = old_word(k, key);
+	if (how == NEAP_WANT && k->old) {
+		if (old)
+			carry(k, key, *old, f->clock);
+		carry_some(k, f->clock);
+		old = NULL;
+	}
 	f->word = neap_keys_find(k->keys, key, f->clock);
-	int64_t least;
+	if (old) {   /* who only looks moves nothing */
+		*word_of(&f->limiter) = carried(k, *old);
+		return &f->limiter;
+	}
 	if (f->word) {
 		*word_of(&f->limiter) = *f->word;
 		if (how == NEAP_WANT)
@@ -214,6 +294,17 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 
 /* ---- the limiter itself ---- */
 
+static struct neap_keys *table_for(const struct neap_keyed *k)
+{
+	struct neap_keys *keys = neap_keys_open(k->count_max, k->secret);
+	int evicts = k->full == NEAP_LEAST_RECENT;
+	if (keys && (k->idle_ns > 0 || evicts) && neap_keys_remember(keys, k->idle_ns, evicts)) {
+		neap_keys_close(keys);
+		return NULL;
+	}
+	return keys;
+}
+
 struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
 				   neap_ns idle_ns, const uint8_t *secret)
 {
@@ -225,18 +316,51 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 		return NULL;
 	neap_roster_init(&k->own, sizeof(struct own));
 	k->full = full;
+	k->idle_ns = idle_ns;
+	k->count_max = count_max;
+	memcpy(k->secret, secret, sizeof k->secret);
 	if (!like)
 		return k;
 	k->like = k->shared = *like;
 	*word_of(&k->like) = 0;
 	*word_of(&k->shared) = 0;
-	k->keys = neap_keys_open(count_max, secret);
-	int evicts = full == NEAP_LEAST_RECENT;
-	if (!k->keys || ((idle_ns > 0 || evicts) && neap_keys_remember(k->keys, idle_ns, evicts))) {
+	k->keys = table_for(k);
+	if (!k->keys) {
 		neap_keyed_close(k);
 		return NULL;
 	}
 	return k;
+}
+
+int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int keep, neap_ns now)
+{
+	if (!k->keys || like->kind != k->like.kind)
+		return NEAP_ERANGE;
+	struct neap_limiter fresh = *like;
+	*word_of(&fresh) = 0;
+	if (like->kind == NEAP_SEMAPHORE) {   /* what is out is out */
+		k->shared.as.semaphore.limit = like->as.semaphore.limit;
+		k->like = fresh;
+		return NEAP_OK;
+	}
+	struct neap_keys *keys = table_for(k);
+	if (!keys)
+		return NEAP_ENOMEM;
+	while (k->old)
+		carry_some(k, clock_of(&k->like, now));
+	struct neap_keys_stats stats;
+	neap_keys_stats(k->keys, &stats);
+	k->evicted += stats.evicted;
+	k->was = k->like;
+	k->like = fresh;
+	k->old = k->keys;
+	k->keys = keys;
+	k->keep = keep;
+	k->changed = now;
+	k->cursor = 0;
+	*word_of(&fresh) = neap_gcra_carry(&k->shared.as.gcra, &fresh.as.gcra, keep, now);
+	k->shared = fresh;
+	return NEAP_OK;
 }
 
 void neap_keyed_close(struct neap_keyed *k)
@@ -244,6 +368,7 @@ void neap_keyed_close(struct neap_keyed *k)
 	if (!k)
 		return;
 	neap_keys_close(k->keys);
+	neap_keys_close(k->old);
 	neap_roster_free(&k->own);
 	free(k);
 }
@@ -280,6 +405,8 @@ int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 	int64_t count = k->own.count;
 	if (k->keys)
 		neap_keys_turn_to(k->keys, now);
+	if (k->old)
+		count += count_old(k, now);
 	return k->keys ? count + neap_keys_count(k->keys, clock_of(&k->like, now)) : count;
 }
 
@@ -287,19 +414,23 @@ void neap_keyed_forget(struct neap_keyed *k, uint64_t key)
 {
 	if (k->keys)
 		neap_keys_forget(k->keys, key);
+	if (k->old)
+		neap_keys_forget(k->old, key);
 }
 
 void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
 {
-	struct neap_keys_stats keys = {0};
+	struct neap_keys_stats keys = {0}, old = {0};
 	if (k->keys)
 		neap_keys_stats(k->keys, &keys);
+	if (k->old)
+		neap_keys_stats(k->old, &old);
 	*out = (struct neap_keyed_stats){
 		.entries = keys.entries + k->own.count,
-		.bytes = keys.bytes + (int64_t)(sizeof *k + k->own.room * k->own.size +
+		.bytes = keys.bytes + old.bytes + (int64_t)(sizeof *k + k->own.room * k->own.size +
 						k->own.buckets * sizeof(uint32_t)),
 		.refused = k->refused + keys.refused,
-		.evicted = keys.evicted,
+		.evicted = keys.evicted + k->evicted,
 		.shared = k->shares,
 	};
 }

@@ -177,6 +177,12 @@ static struct entry *claim(struct neap_keys *k, struct table *t, uint64_t hash, 
 /* In how many lines a new key looks for one that can make room. */
 static uint32_t lines_near(const struct table *t) { return t->lines > FAR ? NEAR : FAR; }
 
+/* Is there no larger table to hope for? */
+static int must_evict(const struct neap_keys *k)
+{
+	return k->evicts && k->now.lines == k->lines_max;
+}
+
 /* The place of the least recently seen of those near, if that was before 'seen'. */
 static struct entry *evict(struct neap_keys *k, struct table *t, uint64_t hash, int64_t clock,
 			   uint64_t seen)
@@ -202,9 +208,9 @@ static void move_some(struct neap_keys *k, int64_t clock)
 			uint64_t hash = e[i].hash & ~MARK;
 			uint64_t seen = k->old.seen ? k->old.seen[place_of(&k->old, &e[i])] : 0;
 			struct entry *to = claim(k, &k->now, hash, clock, FAR);
-			if (!to && k->evicts)
+			if (!to && must_evict(k))
 				to = evict(k, &k->now, hash, clock, seen);
-			if (!to && !k->evicts)
+			if (!to && !must_evict(k))
 				return;
 			if (to) {
 				to->word = e[i].word;
@@ -315,7 +321,7 @@ static struct entry *entry_of(struct neap_keys *k, uint64_t hash, int64_t clock)
 	}
 	if (!e) {
 		grow(k);
-		e = claim(k, &k->now, hash, clock, k->evicts ? lines_near(&k->now) : FAR);
+		e = claim(k, &k->now, hash, clock, must_evict(k) ? lines_near(&k->now) : FAR);
 	}
 	if (!e && k->evicts)
 		e = evict(k, &k->now, hash, clock, UINT64_MAX);

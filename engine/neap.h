@@ -506,6 +506,11 @@ enum { NEAP_REFUSE = 0, NEAP_LEAST_RECENT, NEAP_SHARED };
 struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
 				   neap_ns idle_ns, const uint8_t *secret);
 void neap_keyed_close(struct neap_keyed *k);
+/* Another limit for all keys, of the same kind, which keeps of each what NEAP_KEEP_... says; keys
+ * with limiters of their own keep those. Words are carried over as keys are used, a few more with
+ * each call; a change that comes before that is done carries all the rest at once. NEAP_ENOMEM, or
+ * NEAP_ERANGE for another kind. Say _touch to the engine. */
+int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int keep, neap_ns now);
 /* Give a key a limiter of its own, of any kind but keyed, which stays the caller's; NULL takes it
  * away again. NEAP_ENOMEM. Say _touch to the engine when somebody may wait. */
 int neap_keyed_set(struct neap_keyed *k, uint64_t key, struct neap_limiter *limiter);

@@ -223,6 +223,62 @@ describe("per_key", function ()
     assert.equal(0, strict:available "a")
   end)
 
+  it("takes other limits, and keeps what each key has spent", function ()
+    local users = per_key("10/10s", { overrides = { vip = "50/s" } })
+    users:try_acquire("ann", 8)
+    users:try_acquire("bob", 2)
+    local woken
+    rt.spawn(function ()
+      assert(users:acquire("ann", 6))
+      woken = rt.now()
+    end)
+    rt.advance(1)   -- ann has 3, bob 9
+    users:reconfigure("20/10s", "keep")
+    assert.same({ 20, 19, 50 }, { users:available "cid", users:available "bob",
+      users:available "vip" })
+    rt.advance(0)
+    assert.equal(1, woken)
+    assert.equal(7, users:available "ann")
+    assert.equal("20/10s", users:why("cid", 30).limiter)
+    users:reconfigure("10/10s", "balance")
+    assert.same({ 7, 10, 10 }, { users:available "ann", users:available "bob",
+      users:available "cid" })
+    users:reconfigure("100/10s", "scale")
+    assert.equal(70, users:available "ann")
+    users:reconfigure("100/10s", "reset")
+    assert.equal(100, users:available "ann")
+    assert.equal(0, users:len())
+  end)
+
+  it("carries a great many keys from one limit to another, used or not", function ()
+    local users = per_key "100/h"
+    for i = 1, 5000 do users:try_acquire(i, 1 + i % 90) end
+    users:reconfigure("200/2h")
+    for i = 1, 5000, 7 do assert.equal(200 - 1 - i % 90, users:available(i)) end
+    for i = 1, 5000, 3 do assert.truthy(users:try_acquire(i, 10)) end
+    users:reconfigure("50/30min burst 300", "keep")   -- before the first has come to its end
+    for i = 1, 5000 do
+      assert.equal(300 - 1 - i % 90 - (i % 3 == 1 and 10 or 0), users:available(i))
+    end
+    assert.equal(5000, users:len())
+  end)
+
+  it("reconfigures windows and permits by key, and refuses what is another kind", function ()
+    local users = per_key { "2/10s sliding", "3 in flight" }
+    local one = users:try_acquire "ann"
+    assert(users:try_acquire "ann")
+    users:reconfigure { "3/10s sliding", "2 in flight" }
+    assert.same({ nil, "busy" }, { users:try_acquire "ann" })
+    one:release()
+    assert(users:try_acquire "ann")
+    refused("another kind", users.reconfigure, users, { "3/10s", "2 in flight" })
+    refused("2 limits expected", users.reconfigure, users, "3/10s sliding")
+    refused("cannot do", users.reconfigure, users, { "3/10s sliding", "2 in flight" }, "scale")
+    refused("expected, got", users.reconfigure, users, { "3/10s sliding", "2 in flight" }, "x")
+    refused("a function makes", function (f) f:reconfigure "1/s" end,
+      per_key(function () return semaphore(1) end))
+  end)
+
   it("forgets a key that it is told to", function ()
     local users, windows = per_key "1/h", per_key "1/h sliding"
     for _, limits in ipairs { users, windows } do

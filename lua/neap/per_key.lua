@@ -45,6 +45,7 @@ local MOST, MOST_EVER = 2 ^ 20, 2 ^ 30
 ---@field full "least_recent"|"refuse"|"shared"
 ---@field idle_ns ffi.cdata*?
 ---@field tables ffi.cdata*[]    struct neap_keyed, one per limit
+---@field values neap.limit[]?   as written; nil: a function makes them
 ---@field makers neap.Makers?    of limiters that are more than a word
 ---@field holds boolean          a permit has something to give back
 ---@field make function?         when there are makers
@@ -311,6 +312,65 @@ function per_key:forget(key)
   if self.makers then self.makers:forget(key, hash) end
 end
 
+local KEEP = {
+  keep = C.NEAP_KEEP_SPENT, balance = C.NEAP_KEEP_HELD, scale = C.NEAP_KEEP_RATIO,
+  reset = C.NEAP_KEEP_NOTHING,
+}
+
+--- May one limit become another?
+local function check_change(old, new, mode, level)
+  if old.kind ~= new.kind or old.mode == "sliding" ~= (new.mode == "sliding") then
+    error(("reconfigure: from %q to %q is another kind of limit: build a new one"):format(
+      notation.format(old), notation.format(new)), level + 1)
+  end
+  local keeps = old.kind ~= "rate" and { keep = true }
+    or old.mode == "sliding" and { keep = true, reset = true } or KEEP
+  if not keeps[mode] then
+    error(("reconfigure: %s cannot do %q, only \"keep\"%s"):format(notation.format(old),
+      tostring(mode), keeps.reset and " and \"reset\"" or ""), level + 1)
+  end
+end
+
+--- Other limits for all keys, also for those who wait; keys with limits of their own keep those.
+--- Rates keep of each key what was spent ("keep"), what is left ("balance"), how full it is
+--- ("scale"), or nothing ("reset").
+---@param limits string|neap.limit|(string|neap.limit)[]  as many as there are, each of its kind
+---@param mode? "keep"|"balance"|"scale"|"reset"
+function per_key:reconfigure(limits, mode)
+  mode = mode or "keep"
+  if not KEEP[mode] then
+    error("reconfigure: \"keep\", \"balance\", \"scale\" or \"reset\" expected, got "
+      .. tostring(mode), 2)
+  elseif not self.values then
+    error("reconfigure: a function makes the limits of " .. self.name .. ": build a new one", 2)
+  end
+  if type(limits) ~= "table" or limits.kind then limits = { limits } end
+  if #limits ~= #self.values then
+    error(("reconfigure: %d limits expected, got %d"):format(#self.values, #limits), 2)
+  end
+  local values, likes = {}, {}
+  for i, limit in ipairs(limits) do
+    values[i] = written(limit, "limit " .. i, 2)
+    check_change(self.values[i], values[i], mode, 2)
+    if is_word(values[i]) then likes[i] = leaf_for(values[i], "limit " .. i, 2) end
+  end
+  local now, rt = limiter.present()
+  for i, value in ipairs(values) do
+    local part = self.terms.parts[i]
+    if likes[i] then
+      if C.neap_keyed_change(self.tables[i], likes[i], KEEP[mode], now) ~= C.NEAP_OK then
+        error("per_key: no memory for another table", 2)
+      end
+      ffi.copy(part.fresh, likes[i], ffi.sizeof(leaf_t))
+    else
+      self.makers:reconfigure(i, value, mode)
+    end
+    limiter.rename(self, part.leaf, notation.format(self.values[i]), notation.format(value))
+    self.values[i] = value
+    C.neap_engine_touch(rt.engine, part.leaf, now)
+  end
+end
+
 --- For refusals: is the key's limit "closed"?
 ---@param hash ffi.cdata*
 ---@return boolean
@@ -339,6 +399,9 @@ return function (limits, options)
     values[i] = written(limit, "limit " .. i, 2)
     names[i] = notation.format(values[i])
     slides = slides or not is_word(values[i])
+    if values[i].kind == "unlimited" then
+      error("per_key: " .. names[i] .. " is no limit; leave it out", 2)
+    end
   end
   if not made and #values == 0 then error("per_key: at least one limit expected", 2) end
   self.name = limiter.name_of(options, (names[1] and table.concat(names, " and ") or "limits")
@@ -364,13 +427,13 @@ return function (limits, options)
   end
 
   local parts = {}
-  if made then made_parts(self, limits, parts, 2) end
+  if made then made_parts(self, limits, parts, 2) else self.values = values end
   for i, value in ipairs(values) do
     local label = options.name or names[i]
     if is_word(value) then
       parts[#parts + 1] = word_part(self, value, label, 2)
-    elseif value.kind ~= "unlimited" then
-      made_parts(self, function () return throttle(value, { name = label }) end, parts, 2)
+    else
+      made_parts(self, function () return throttle(self.values[i], { name = label }) end, parts, 2)
     end
   end
   if self.makers then

@@ -179,6 +179,19 @@ function makers:forget(key, hash)
   each_leaf(self, one, function (_, leaf) C.neap_engine_touch(rt.engine, leaf, now) end)
 end
 
+--- Another limit for all that the function of this table made.
+---@param place integer
+---@param value neap.limit
+---@param mode string
+function makers:reconfigure(place, value, mode)
+  local n
+  for i, first in ipairs(self.places) do
+    if first == place then n = i end
+  end
+  self.owner.templates[n]:reconfigure(value, mode)
+  for _, one in pairs(self.kept) do one.limiters[n]:reconfigure(value, mode) end
+end
+
 --- Somebody is going to wait for what was asked for last, and it is to stay.
 ---@return neap.Made?
 function makers:pin()
