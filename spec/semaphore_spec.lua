@@ -241,12 +241,17 @@ describe("slots", function ()
   it("are one pool for a name, whatever its callers think there are", function ()
     local s, held = slots(), {}
     for i = 1, 5 do held[i] = assert(s:of("n", 5):try_acquire()) end
-    assert.same({ nil, "busy" }, { s:of("n", 3):try_acquire() })
+    assert.error_matches(function () s:of("n", 3) end, "'n' has 5 places and is in use")
+    assert.error_matches(function () s:of("n", 0) end, "'n' has 5 places")
     assert.equal(5, s:count "n")
+    s:change("n", 3)
+    assert.same({ nil, "busy" }, { s:of("n", 3):try_acquire() })
     for i = 1, 3 do held[i]:release() end
     held[6] = assert(s:of("n", 3):try_acquire())
     assert.same({ nil, "busy" }, { s:of("n", 3):try_acquire() })
+    for i = 4, 6 do held[i]:release() end
     assert.same({ nil, "closed" }, { s:of("n", 0):try_acquire() })
+    assert.truthy(s:of("n", 7):try_acquire(7))   -- nobody used it
   end)
 
   it("let those in line go in order", function ()

@@ -83,7 +83,12 @@ end
 
 function by_name.count(r, step) return r.slots:count(name_of(step)) end
 function by_name.with_acquire(r, step) return protected(r, step, { timeout = 0 }) end
-function by_name.with_semaphore(r, step) return protected(r, step, 1) end
+
+--- Here the maximum is how the caller means the limit to be from now on.
+function by_name.with_semaphore(r, step)
+  if step.max and step.max > 0 then r.slots:change(name_of(step), step.max) end
+  return protected(r, step, 1)
+end
 
 function by_name.acquire_blocking(r, step, world)
   local before = world.rt.now_ns()
