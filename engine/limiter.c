@@ -219,7 +219,11 @@ struct plan {
 		struct neap_limiter *of;
 	} step[NEAP_TERMS];
 	struct step *permits_end, *rates;
-	int logs, owned;   /* is there a log; is there anything with one owner */
+	struct owned {
+		struct neap_limiter *of;
+		int64_t cost;
+	} owned[NEAP_TERMS];   /* what has one owner */
+	int owned_count, logs;
 };
 
 /* The word moved since it was planned: plan it again, alone, until it is swapped. 0 when it refuses
@@ -271,21 +275,6 @@ static int swap_all(struct plan *p, neap_ns now, int waited)
 	return 1;
 }
 
-static int has_one_owner(const struct neap_limiter *l)
-{
-	return l->kind == NEAP_WINDOW || l->kind == NEAP_BREAKER || l->kind == NEAP_ADAPTIVE;
-}
-
-static void write_owned(const struct neap_all *all, const int64_t *cost, neap_ns now)
-{
-	for (int32_t i = 0, next; i < all->count; i = next) {
-		struct neap_limiter *l = all->terms[i].limiter;
-		int64_t c = neap_all_cost(all, cost, i, &next);
-		if (has_one_owner(l))
-			neap_limiter_take(l, c, now);
-	}
-}
-
 /* Add what the terms would do at 'now'. Answers the first that refuses, or else all->count. */
 static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
 		    struct plan *p)
@@ -311,7 +300,8 @@ static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now
 			if (neap_limiter_when(l, c, now) > now)
 				break;
 			p->logs |= l->kind == NEAP_WINDOW;
-			p->owned |= has_one_owner(l);
+			if (l->kind != NEAP_PAUSE)   /* which a take does not change */
+				p->owned[p->owned_count++] = (struct owned){l, c};
 		}
 	}
 	p->permits_end = permit;
@@ -326,15 +316,15 @@ static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now
 	for (;;) {
 		p.permits_end = p.step;
 		p.rates = &p.step[NEAP_TERMS];
-		p.logs = p.owned = 0;
+		p.logs = p.owned_count = 0;
 		int32_t refuses = plan(all, cost, now, waited, &p);
 		if (refuses < all->count) {
 			neap_ns at = when(all, refuses, p.logs, cost, now, bound);
 			if (at > now)
 				return at;
 		} else if (swap_all(&p, now, waited)) {
-			if (p.owned)
-				write_owned(all, cost, now);
+			for (int i = 0; i < p.owned_count; i++)
+				neap_limiter_take(p.owned[i].of, p.owned[i].cost, now);
 			if (bound)
 				*bound = -1;
 			return now;
