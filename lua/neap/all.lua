@@ -30,6 +30,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field fresh ffi.cdata*?    struct neap_limiter: what a key has that was never seen
 ---@field closed boolean?      it refuses everything, and "closed" is the word
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
+---@field learner neap.Adaptive?  it is to hear in Lua how calls end
 ---@field index integer?       of its cost, once it is built into a list of terms
 
 --- What the engine is asked about, and what keeps that memory alive.
@@ -44,6 +45,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field costs integer               how many costs there are, at least 1
 ---@field holds boolean               a permit has something to give back
 ---@field abandoned "ignore"|"failure"  the outcome of a permit that is lost
+---@field learners { of: neap.Adaptive, parts: neap.Part[] }[]?  who is to hear how calls end
 
 ---@param part neap.Part
 ---@param change table
@@ -122,6 +124,7 @@ end
 local function build(parts, level, guests)
   local sums = grouped(parts)
   local flat, names, unnamed, costs, holds, abandoned = {}, {}, nil, 0, false, "ignore"
+  local learners = {}
   local function index_of(name)
     local index = unnamed
     if name then index = names[name] end
@@ -136,6 +139,8 @@ local function build(parts, level, guests)
       part.index = index_of(part.cost)
       abandoned = part.abandoned or abandoned
     end
+    local learner = sum.parts[1].learner
+    if learner then learners[#learners + 1] = { of = learner, parts = sum.parts } end
   end
   for _, guest in ipairs(guests or {}) do guest.index = index_of(guest.cost) end
   if #flat > TERMS then
@@ -162,6 +167,7 @@ local function build(parts, level, guests)
     all = all, terms = terms, parts = flat, sums = sums,
     names = names, unnamed = unnamed, costs = costs > 0 and costs or 1,
     keys = keys, holds = holds, abandoned = abandoned,
+    learners = learners[1] and learners or nil,
   }
 end
 

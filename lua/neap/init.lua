@@ -6,6 +6,7 @@ local runtime = require "neap.runtime"
 return {
   throttle = require "neap.throttle",
   semaphore = require "neap.semaphore",
+  adaptive = require "neap.adaptive",
   hybrid = require "neap.hybrid",
   multi = require "neap.multi",
   breaker = require "neap.breaker",

@@ -10,7 +10,8 @@ local C = require "neap.engine"
 local cost = require "neap.cost"
 local runtime = require "neap.runtime"
 
-local error, setmetatable, tostring = error, setmetatable, tostring
+local error, ipairs, pcall, setmetatable = error, ipairs, pcall, setmetatable
+local tonumber, tostring = tonumber, tostring
 local current = runtime.current
 
 local request_t = ffi.typeof "struct neap_request"
@@ -50,35 +51,70 @@ function permit.new(limiter, request, n, at)
   return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
 end
 
+--- Was any of a limit's parts charged?
+local function is_charged(request, parts)
+  for _, part in ipairs(parts) do
+    if request.cost[part.index] > 0 then return true end
+  end
+end
+
+--- Give back where limits learn in Lua. They move first, so that the give lets those go whom the
+--- new limit lets go; what goes wrong there is told when all is given back.
+---@return string? message
+local function teach(learners, rt, request, outcome, at)
+  local now, message = rt.now_ns(), nil
+  C.neap_engine_advance(rt.engine, now)   -- what was due until now is under the old limit
+  local rtt_s = now > at and tonumber(now - at) / 1e9 or 0
+  for _, each in ipairs(outcome ~= "ignore" and learners or {}) do
+    if each.of.strategy and is_charged(request, each.parts) then
+      message = each.of:learn(outcome, rtt_s, now) or message
+    end
+  end
+  ffi.gc(request, nil)
+  C.neap_engine_give(rt.engine, request, OUTCOMES[outcome], at, now)
+  for _, each in ipairs(learners) do
+    local ran, err = pcall(each.of.notice, each.of)
+    if not ran then message = message or tostring(err) end
+  end
+  return message
+end
+
+---@return string? message
+local function give_back(terms, request, outcome, at)
+  local rt = current()
+  if terms.learners then return teach(terms.learners, rt, request, outcome, at) end
+  ffi.gc(request, nil)
+  C.neap_engine_give(rt.engine, request, OUTCOMES[outcome], at, rt.now_ns())
+end
+
 --- What the collector calls for a permit of `limiter` that was never given back. The finalizer
 --- keeps its upvalues, and so the limiter's memory, alive until the last permit is gone.
 ---@param limiter neap.Limiter
 ---@return fun(request: ffi.cdata*)
 function permit.reclaimer(limiter)
   return function (request)
-    local rt = current()
-    local outcome = OUTCOMES[limiter.terms.abandoned]
-    C.neap_engine_give(rt.engine, request, outcome, request.deadline, rt.now_ns())
+    local message = give_back(limiter.terms, request, limiter.terms.abandoned, request.deadline)
+    if message then current().report(message) end
   end
 end
 
---- Give back. The outcome tells limits that learn from it how the call went.
+--- Give back. The outcome tells limits that learn from it how the call went; an error of one that
+--- learns in Lua is raised when all is given back.
 ---@param outcome? "success"|"failure"|"ignore"  "success" unless told
 ---@return boolean  false when it was given back before, and nothing happens
 function permit:give(outcome)
-  local code = OUTCOMES[outcome or "success"]
-  if not code then
+  outcome = outcome or "success"
+  if not OUTCOMES[outcome] then
     error("outcome: \"success\", \"failure\" or \"ignore\" expected, got " .. tostring(outcome), 2)
   end
   if self.over then return false end
   self.over = true
-  local limiter = self.limiter
+  local limiter, message = self.limiter, nil
   if limiter.reclaim then
-    local rt = current()
-    ffi.gc(self.request, nil)
-    C.neap_engine_give(rt.engine, self.request, code, self.at, rt.now_ns())
+    message = give_back(limiter.terms, self.request, outcome, self.at)
   end
-  if self.guests then limiter:give_guests(self.guests, outcome or "success") end
+  if self.guests then limiter:give_guests(self.guests, outcome) end
+  if message then error(message, 2) end
   return true
 end
 
