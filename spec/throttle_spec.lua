@@ -231,6 +231,23 @@ describe("a throttle", function ()
     assert.equal("1001/h sliding", tostring(bulk))
   end)
 
+  it("changes for those in line before a composite, too", function ()
+    -- 1/360 of a token has come by then; of twice as many, in proportion, twice that
+    local there = { keep = 1, balance = 1.249306, scale = 1.248611, reset = 1 }
+    for mode, at in pairs(there) do
+      local began = rt.now()
+      local t = throttle "10/h"
+      local api = hybrid { t, "1k/s" }
+      t:drain()
+      local waiter = rt.spawn(function () return api:acquire() ~= nil, rt.now() - began end)
+      rt.advance(1)
+      t:reconfigure("4/s burst 20", mode)
+      local went, waited = waiter:join()
+      assert.is_true(went)
+      assert.near(at, waited, 1e-6)
+    end
+  end)
+
   it("tells those in line who ask for more than there can be from now on", function ()
     local t = throttle "10/h"
     t:drain()

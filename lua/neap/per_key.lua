@@ -119,7 +119,7 @@ local function part_of(self, like, part, level)
   self.tables[#self.tables + 1] = ffi.gc(table_, C.neap_keyed_close)
   local leaf = leaf_t()
   leaf.kind, leaf.as.keyed = C.NEAP_KEYED, table_
-  part.leaf, part.log, part.keyed, part.key = leaf, self, self, self.by
+  part.leaf, part.memory, part.keyed, part.key = leaf, self, self, self.by
   part.shed = part.shed or "full"
   return part
 end
