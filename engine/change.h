@@ -2,8 +2,8 @@
 /* change.h - a take that is planned before it is made. Private to the core.
  *
  * All-of must take every word or none. So each limiter first says what it would do to its word,
- * from which value to which; when all agree the words are swapped one after the other. limiter.c
- * says what becomes of a lost race.
+ * from which value to which; when all agree the words are held, and written. word.c says what a
+ * hold is, limiter.c how several are taken.
  */
 #ifndef NEAP_CHANGE_H
 #define NEAP_CHANGE_H
@@ -14,9 +14,35 @@
 
 struct neap_change {
 	int64_t *word;
-	int64_t from, to;
-	int64_t by;      /* what the take itself adds; to - from when 'from' was not stale */
+	int64_t from, to;   /* values; 'from' without the bit of one who holds it */
+	int64_t by;         /* what the take itself adds; to - from when 'from' was not stale */
+	int robust;
 };
+
+/* The value of a word once nobody holds it. */
+int64_t neap_word_wait(int64_t *word, int robust);
+
+static inline int64_t neap_word_value(const int64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED) & INT64_MAX;
+}
+
+static inline int64_t neap_word_free(int64_t *word, int robust)
+{
+	int64_t value = __atomic_load_n(word, __ATOMIC_RELAXED);
+	return __builtin_expect(value < 0, 0) ? neap_word_wait(word, robust) : value;
+}
+
+/* Write 'to' if the word is what was seen, else see what it is when it is free. */
+static inline int neap_word_swap(int64_t *word, int64_t *seen, int64_t to, int robust)
+{
+	/* acquire: what the last holder of a permit wrote is seen by the next */
+	if (__atomic_compare_exchange_n(word, seen, to, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		return 1;
+	if (*seen < 0)
+		*seen = neap_word_wait(word, robust);
+	return 0;
+}
 
 /* As _when; when the answer is up to 'at', the take in *change. */
 neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct neap_change *change);
@@ -34,7 +60,7 @@ neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, 
 neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t cost, neap_ns now);
 neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 			    struct neap_change *change);
-/* Take without asking: what a call turned out to hold. in_use may pass the limit, up to 2^60. */
+/* Take without asking: what a call turned out to hold. */
 void neap_semaphore_add(struct neap_semaphore *s, int64_t cost);
 
 /* A sum of costs, each up to 2^59 and so never near the end when there are few; more saturate. */

@@ -29,7 +29,12 @@
  *   0 < burst < 2^60, a multiple of 2^shift
  *   tat - clock <= burst, unless a settle borrowed
  *   a take never moves tat left
- *   0 <= tat < 2^63
+ *   0 <= tat < 2^63, below the bit of one who holds the word (word.c)
+ *   tat = 2^63 - 1, the end of the number line, is left by _fill and _change only
+ *
+ * That end is out of reach: clocks stay below 6 * 2^60 units, a burst below 2^60. So of a debt that
+ * does not fit on the line the rest is not known, but nobody goes any more; and to give back some of
+ * what is not known would be to forgive.
  */
 #include "change.h"
 
@@ -101,10 +106,7 @@ static int64_t due_at(const struct neap_gcra *g, int64_t base, int64_t by)
 	return base - g->burst + by;
 }
 
-static int64_t read_tat(const struct neap_gcra *g)
-{
-	return __atomic_load_n(&g->tat, __ATOMIC_RELAXED);
-}
+static int64_t read_tat(const struct neap_gcra *g) { return neap_word_value(&g->tat); }
 
 /* More than the bucket holds; or misuse, which must not read as "go" where asserts are off. */
 static int is_never(const struct neap_gcra *g, int64_t cost, neap_ns now)
@@ -130,15 +132,14 @@ neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
 		return neap_never;
 	int64_t clock = clock_at(g, now);
 	int64_t by = cost << g->shift;
-	int64_t tat = read_tat(g);
+	int64_t tat = neap_word_free(&g->tat, g->robust);
 	int64_t base;
 	do {
 		base = later(tat, clock);
 		int64_t due = due_at(g, base, by);
 		if (due > clock)
 			return reaches(g, due);
-	} while (!__atomic_compare_exchange_n(&g->tat, &tat, base + by, 1, __ATOMIC_RELAXED,
-					      __ATOMIC_RELAXED));
+	} while (!neap_word_swap(&g->tat, &tat, base + by, g->robust));
 	return now;
 }
 
@@ -155,7 +156,7 @@ inline neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at,
 	int64_t due = due_at(g, base, by);
 	if (due > clock)
 		return reaches(g, due);
-	*change = (struct neap_change){&g->tat, tat, base + by, by};
+	*change = (struct neap_change){&g->tat, tat, base + by, by, g->robust};
 	return at;
 }
 
@@ -183,6 +184,8 @@ neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, 
 /* Debt may be borrowed up to the end of the number line and no further. */
 static int64_t moved(int64_t tat, int64_t clock, wide by, int back)
 {
+	if (tat == INT64_MAX)
+		return tat;
 	if (back)
 		return (wide)tat > by ? tat - (int64_t)by : 0;
 	int64_t base = later(tat, clock);
@@ -194,9 +197,8 @@ void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns n
 	assert(cost >= 0 && used >= 0 && now >= 0 && now < neap_horizon);
 	int64_t clock = clock_at(g, now);
 	wide by = (wide)(uint64_t)(used < cost ? cost - used : used - cost) << g->shift;
-	int64_t tat = read_tat(g);
-	while (by && !__atomic_compare_exchange_n(&g->tat, &tat, moved(tat, clock, by, used < cost),
-						  1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	int64_t tat = neap_word_free(&g->tat, g->robust);
+	while (by && !neap_word_swap(&g->tat, &tat, moved(tat, clock, by, used < cost), g->robust))
 		;
 }
 
@@ -214,7 +216,10 @@ void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now)
 {
 	int64_t full = g->burst >> g->shift;
 	int64_t missing = full - (tokens < 0 ? 0 : tokens > full ? full : tokens);
-	__atomic_store_n(&g->tat, clock_at(g, now) + (missing << g->shift), __ATOMIC_RELAXED);
+	int64_t level = clock_at(g, now) + (missing << g->shift);
+	int64_t tat = neap_word_free(&g->tat, g->robust);
+	while (!neap_word_swap(&g->tat, &tat, level, g->robust))
+		;
 }
 
 int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst)
@@ -276,6 +281,7 @@ int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int
 	if (neap_gcra_init(&fresh, amount, period_ns, burst))
 		return NEAP_ERANGE;
 	fresh.tat = neap_gcra_carry(g, &fresh, keep, now);
+	fresh.robust = g->robust;
 	*g = fresh;
 	return NEAP_OK;
 }

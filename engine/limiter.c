@@ -10,16 +10,38 @@
  * change its mind: full, it lets a call of its last entry's instant join that entry, but has no
  * room for one of its own a moment later. So with a log among the terms the maximum is asked, too.
  *
- * To take all or nothing: plan every term, and if all say yes swap the words one by one. A word
- * that another thread moved meanwhile is planned again, alone. Only when it now refuses are those
- * before it undone: swapped back, or where others have moved on meanwhile the cost is taken off. So
- * an observer may see a take that is undone a moment later: a neighbour's retry, never its token.
+ * To take all or nothing: plan every term, and if all say yes make the plan true. Rates and
+ * semaphores are words that others share. One alone is swapped, by compare-and-swap, if it still is
+ * what was planned. Several are made to stand still (word.c), in the order of their addresses:
  *
- * Permits are swapped before rates. A permit taken off is as if never taken; the debt of a rate
- * drains by itself, and after it has drained nothing is left to take off. So with one rate among the
- * terms, which comes last, no rate is ever undone. With more, a thread that is held up between two
- * swaps, while others move the first rate on and the second runs dry, may return its cost late: a
- * refund of tokens that nobody used, which the long run allows and the burst does not.
+ *      A  B  C    plan     what each becomes; who refuses ends it here, and nothing was touched
+ *      A' B' C    hold     all but the last, each if it still is what was planned
+ *      A' B' C+   swap     the last: here the take is made, or not
+ *      A+ B+ C+   let go   the others, by a plain store of what they become, or of what they were
+ *
+ * So nobody ever sees a charge that is taken back, and no debt drains in between: whatever the
+ * threads do, their takes are what they would be one after the other. (To charge at once, and to
+ * take it off when a later word refuses, is not that: a debt drains by itself, and then there is
+ * nothing left to take off. The refund would be of tokens that nobody spent, above the burst.) A
+ * refusal reads a held word as it was before: its owner can only add to it.
+ *
+ * A word that others moved meanwhile is planned again, alone. If it refuses now, or is held, all is
+ * let go as it was, and then waited for and asked again: nobody waits while he holds. Of those who
+ * hold, the one who is furthest in the order of addresses is hindered by finished takes alone, so
+ * somebody always gets on; and processes that see their shared memory at different addresses may
+ * hinder each other but never block.
+ *
+ * A pause is read and not held. It is asked after the last word was, and that word has not moved
+ * when it is swapped: so they were true at one time.
+ *
+ * Robust words can be lost while they are held, by an owner that is dead or was stopped for long.
+ * Before the last word is swapped that does no harm: nothing was written. After it the take is
+ * made, and a word that was lost is charged all the same, by adding to what it is now: so charges
+ * equal grants, and what others took meanwhile is a debt that the next ones wait for. The burst may
+ * be exceeded by this one cost, if the owner stood still between the swap and its next few stores
+ * for longer than a waiter is patient. Nothing better can be had: the words of a take have no
+ * memory in common that says how far it got. An owner that dies there has charged some of its words
+ * for a call that never left, as if it had died a moment later.
  *
  * What has one owner (window, breaker, adaptive) is written last, when nothing can fail any more.
  */
@@ -97,13 +119,20 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 	}
 }
 
+void neap_limiter_share(struct neap_limiter *l)
+{
+	if (l->kind == NEAP_GCRA)
+		l->as.gcra.robust = 1;
+	else if (l->kind == NEAP_SEMAPHORE)
+		l->as.semaphore.robust = 1;
+}
+
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 {
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_gcra_available(&l->as.gcra, now);
 	case NEAP_SEMAPHORE:
-		return l->as.semaphore.limit -
-		       __atomic_load_n(&l->as.semaphore.in_use, __ATOMIC_RELAXED);
+		return l->as.semaphore.limit - neap_word_value(&l->as.semaphore.in_use);
 	case NEAP_WINDOW: return neap_window_available(&l->as.window, now);
 	case NEAP_PAUSE:
 	case NEAP_BREAKER: return neap_limiter_when(l, 1, now) > now ? 0 : INT64_MAX;
@@ -128,8 +157,8 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
 {
 	switch (l->kind) {
-	case NEAP_GCRA: return l->as.gcra.tat <= neap_gcra_clock(&l->as.gcra, now);
-	case NEAP_SEMAPHORE: return l->as.semaphore.in_use == 0;
+	case NEAP_GCRA: return neap_word_value(&l->as.gcra.tat) <= neap_gcra_clock(&l->as.gcra, now);
+	case NEAP_SEMAPHORE: return neap_word_value(&l->as.semaphore.in_use) == 0;
 	case NEAP_WINDOW: return neap_window_available(&l->as.window, now) == l->as.window.limit;
 	case NEAP_PAUSE: return neap_pause_when(&l->as.pause, now) <= now;
 	case NEAP_BREAKER:
@@ -212,101 +241,151 @@ static int swap(int64_t *word, int64_t from, int64_t to)
 	return __atomic_compare_exchange_n(word, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-/* A take of several words: permits from the front of the array on, rates at its end. */
+/* ---- all or none of several words ---- */
+
+static const int64_t HELD = INT64_MIN;
+
+/* What a take does to words, in the order of their addresses, and what else it has to mind. */
 struct plan {
 	struct step {
 		struct neap_change change;
 		struct neap_limiter *of;
-	} step[NEAP_TERMS];
-	struct step *permits_end, *rates;
+	} step[NEAP_TERMS], *end;
 	struct owned {
 		struct neap_limiter *of;
 		int64_t cost;
-	} owned[NEAP_TERMS];   /* what has one owner */
-	int owned_count, logs;
+	} owned[NEAP_TERMS], *owned_end;   /* what has one owner */
+	int logs, pauses, torn;
 };
 
-/* The word moved since it was planned: plan it again, alone, until it is swapped. 0 when it refuses
- * now. */
-__attribute__((cold)) static int swap_again(struct step *s, neap_ns now, int waited)
+/* As neap_limiter_when; up to 'now' means that *s is what the take would do. */
+static inline neap_ns plan_step(struct step *s, struct neap_limiter *l, int64_t cost, neap_ns now,
+				int waited)
 {
-	struct neap_change *c = &s->change;
+	s->of = l;
+	if (l->kind == NEAP_SEMAPHORE)
+		return neap_semaphore_plan(&l->as.semaphore, cost, now, &s->change);
+	neap_ns at = neap_gcra_plan(&l->as.gcra, cost, now, &s->change);
+	if (waited && at <= now)
+		neap_gcra_backdate(&l->as.gcra, now, &s->change);
+	return at;
+}
+
+static int64_t cost_of(const struct step *s)
+{
+	return s->of->kind == NEAP_SEMAPHORE ? s->change.by : s->change.by >> s->of->as.gcra.shift;
+}
+
+/* Others moved the word since it was planned. 0: it refuses now, or is held. */
+__attribute__((cold)) static int plan_again(struct step *s, neap_ns now, int waited)
+{
+	return __atomic_load_n(s->change.word, __ATOMIC_RELAXED) >= 0 &&
+	       plan_step(s, s->of, cost_of(s), now, waited) <= now;
+}
+
+/* The last step to its place among those before it. A limiter in two of them is misuse: its terms
+ * stand together and are one step. */
+__attribute__((cold)) static int sort_in(struct plan *p)
+{
+	struct step *s = p->end - 1, last = *s;
+	for (; s > p->step && s[-1].of > last.of; s--)
+		*s = s[-1];
+	*s = last;
+	p->torn = s > p->step && s[-1].of == last.of;
+	assert(!p->torn);
+	return !p->torn;
+}
+
+static int hold(struct step *s, neap_ns now, int waited)
+{
+	while (!swap(s->change.word, s->change.from, s->change.from | HELD))
+		if (!plan_again(s, now, waited))
+			return 0;
+	return 1;
+}
+
+/* Write a word that is held. 0: the hold was lost, and nothing is written. */
+static int let_go(const struct step *s, int64_t value)
+{
+	if (s->change.robust)
+		return swap(s->change.word, s->change.from | HELD, value);
+	__atomic_store_n(s->change.word, value, __ATOMIC_RELEASE);
+	return 1;
+}
+
+static int pauses_are_over(const struct neap_all *all, const int64_t *cost, neap_ns now)
+{
+	for (int32_t i = 0, next; i < all->count; i = next) {
+		const struct neap_limiter *l = all->terms[i].limiter;
+		int64_t c = neap_all_cost(all, cost, i, &next);
+		if (c && l->kind == NEAP_PAUSE && neap_pause_when(&l->as.pause, now) > now)
+			return 0;
+	}
+	return 1;
+}
+
+static int swap_last(const struct neap_all *all, const int64_t *cost, struct plan *p, neap_ns now,
+		     int waited)
+{
+	struct step *s = p->end - 1;
 	do {
-		if (s->of->kind == NEAP_SEMAPHORE) {
-			if (neap_semaphore_plan(&s->of->as.semaphore, c->by, now, c) > now)
-				return 0;
-		} else {
-			struct neap_gcra *g = &s->of->as.gcra;
-			if (neap_gcra_plan(g, c->by >> g->shift, now, c) > now)
-				return 0;
-			if (waited)
-				neap_gcra_backdate(g, now, c);
-		}
-	} while (!swap(c->word, c->from, c->to));
-	return 1;
-}
-
-static int swap_step(struct step *s, neap_ns now, int waited)
-{
-	return swap(s->change.word, s->change.from, s->change.to) || swap_again(s, now, waited);
-}
-
-__attribute__((cold)) static void undo(struct step *first, const struct step *end)
-{
-	while (end-- > first)
-		if (!swap(end->change.word, end->change.to, end->change.from))
-			__atomic_fetch_sub(end->change.word, end->change.by, __ATOMIC_ACQ_REL);
-}
-
-/* Swap all words, or none: 1, or 0 when one refuses now and everything is as it was. */
-static int swap_all(struct plan *p, neap_ns now, int waited)
-{
-	for (struct step *s = p->step; s < p->permits_end; s++)
-		if (!swap_step(s, now, waited)) {
-			undo(p->step, s);
+		if (p->pauses && !pauses_are_over(all, cost, now))
 			return 0;
-		}
-	for (struct step *s = p->rates; s < &p->step[NEAP_TERMS]; s++)
-		if (!swap_step(s, now, waited)) {
-			undo(p->rates, s);
-			undo(p->step, p->permits_end);
-			return 0;
-		}
-	return 1;
+		if (swap(s->change.word, s->change.from, s->change.to))
+			return 1;
+	} while (plan_again(s, now, waited));
+	return 0;
 }
 
-/* Add what the terms would do at 'now'. Answers the first that refuses, or else all->count. */
+/* Write all words, or none: 1, or 0 when they are as they were and must be asked again. */
+static int swap_all(const struct neap_all *all, const int64_t *cost, struct plan *p, neap_ns now,
+		    int waited)
+{
+	struct step *s = p->step, *last = p->end - 1;
+	if (s > last)
+		return 1;
+	while (s < last && hold(s, now, waited))
+		s++;
+	if (s == last && swap_last(all, cost, p, now, waited)) {
+		while (s-- > p->step)
+			if (!let_go(s, s->change.to))
+				neap_limiter_settle(s->of, 0, cost_of(s), now, now);
+		return 1;
+	}
+	const struct step *hindered = s;
+	while (s-- > p->step)
+		let_go(s, s->change.from);
+	neap_word_free(hindered->change.word, hindered->change.robust);
+	return 0;
+}
+
+/* Plan what the terms would do at 'now'. Answers the first that refuses, or else all->count. */
 static int32_t plan(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
 		    struct plan *p)
 {
-	struct step *permit = p->permits_end, *rate = p->rates;
-	int32_t i = 0;
-	for (int32_t next; i < all->count; i = next) {
+	p->end = p->step;
+	p->owned_end = p->owned;
+	p->logs = p->pauses = p->torn = 0;
+	for (int32_t i = 0, next; i < all->count; i = next) {
 		struct neap_limiter *l = all->terms[i].limiter;
 		int64_t c = neap_all_cost(all, cost, i, &next);
 		if (c == 0)
 			continue;
-		if (l->kind == NEAP_GCRA) {
-			if (neap_gcra_plan(&l->as.gcra, c, now, &rate[-1].change) > now)
-				break;
-			(--rate)->of = l;
-			if (waited)
-				neap_gcra_backdate(&l->as.gcra, now, &rate->change);
-		} else if (l->kind == NEAP_SEMAPHORE) {
-			if (neap_semaphore_plan(&l->as.semaphore, c, now, &permit->change) > now)
-				break;
-			(permit++)->of = l;
+		if (l->kind == NEAP_GCRA || l->kind == NEAP_SEMAPHORE) {
+			if (plan_step(p->end, l, c, now, waited) > now)
+				return i;
+			if (p->end++ > p->step && p->end[-2].of >= l && !sort_in(p))
+				return i;
 		} else {
 			if (neap_limiter_when(l, c, now) > now)
-				break;
+				return i;
 			p->logs |= l->kind == NEAP_WINDOW;
+			p->pauses |= l->kind == NEAP_PAUSE;
 			if (l->kind != NEAP_PAUSE)   /* which a take does not change */
-				p->owned[p->owned_count++] = (struct owned){l, c};
+				*p->owned_end++ = (struct owned){l, c};
 		}
 	}
-	p->permits_end = permit;
-	p->rates = rate;
-	return i;
+	return all->count;
 }
 
 static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now, int waited,
@@ -314,17 +393,19 @@ static neap_ns take(const struct neap_all *all, const int64_t *cost, neap_ns now
 {
 	struct plan p;
 	for (;;) {
-		p.permits_end = p.step;
-		p.rates = &p.step[NEAP_TERMS];
-		p.logs = p.owned_count = 0;
 		int32_t refuses = plan(all, cost, now, waited, &p);
 		if (refuses < all->count) {
 			neap_ns at = when(all, refuses, p.logs, cost, now, bound);
 			if (at > now)
 				return at;
-		} else if (swap_all(&p, now, waited)) {
-			for (int i = 0; i < p.owned_count; i++)
-				neap_limiter_take(p.owned[i].of, p.owned[i].cost, now);
+			if (p.torn) {
+				if (bound)
+					*bound = refuses;
+				return neap_never;
+			}
+		} else if (swap_all(all, cost, &p, now, waited)) {
+			for (const struct owned *o = p.owned; o < p.owned_end; o++)
+				neap_limiter_take(o->of, o->cost, now);
 			if (bound)
 				*bound = -1;
 			return now;

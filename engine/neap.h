@@ -10,7 +10,9 @@
  * Errors  0 or more, or a negative NEAP_E*; outputs are written on success only. "Not yet" is an
  *         answer, not an error. Misuse (a cost below 0, a NULL) is caught by assert.
  * Threads gcra, semaphore and pause are single words touched atomically: any number of threads or
- *         processes may use one. Everything else belongs to one thread at a time.
+ *         processes may use one, or several as one. Takes are what they would be one after another:
+ *         nobody is admitted beyond a limit, and a refused take leaves no trace, not even for a
+ *         moment. Everything else belongs to one thread at a time. Not from signal handlers.
  *
  * The text between the cut marks is what Lua is given, byte for byte: no preprocessor there, and
  * no number that needs 64 bits.
@@ -46,12 +48,14 @@ extern const neap_ns neap_horizon;     /* 2^60 ns (36 years): beyond every clock
 
 /* A rate remembered as one word. Read the fields, write through the functions. */
 struct neap_gcra {
-	int64_t tat;        /* theoretical arrival time, in units; one token is 2^shift units */
+	int64_t tat;        /* theoretical arrival time, in units; one token is 2^shift units. A sign
+			     * bit says that a take of several is at it, and is no part of it */
 	int64_t burst;      /* units, below 2^60: how far tat may run ahead of the clock */
 	uint64_t speed[2];  /* units per ns, 4.124 fixed point, low word first */
 	uint64_t pace[2];   /* ns per unit, fixed point with 64 + pace_shift fraction bits */
 	uint8_t shift;
 	uint8_t pace_shift;
+	uint8_t robust;     /* 1: whoever takes may be killed; see neap_limiter_share */
 };
 
 /* Allow 'amount' tokens per 'period_ns', at most 'burst' at once, starting full. All three from
@@ -67,7 +71,8 @@ neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now);
 neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now);
 
 /* Charge 'used' instead of the 'cost' that was spent before: gives back, or borrows from the
- * future, which later takes then wait for. */
+ * future, which later takes then wait for. A debt of more than 2^62 units or so, years to pay, may
+ * pass the end of the number line. It is not forgiven: nobody goes until _fill or _change. */
 void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns now);
 
 /* Whole tokens that could be taken at 'now'; below 0 after borrowing. */
@@ -88,8 +93,10 @@ int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int
 
 struct neap_semaphore {
 	int64_t limit;      /* permits, >= 1 */
-	int64_t in_use;     /* permits out; above limit after an overdraw or a lowered limit */
+	int64_t in_use;     /* permits out; above limit after an overdraw or a lowered limit. A sign
+			     * bit says that a take of several is at it, and is no part of it */
 	int32_t overdraw;   /* 1: any cost goes while in_use <= limit; 0: only what fits */
+	int32_t robust;     /* 1: whoever takes may be killed; see neap_limiter_share */
 };
 
 /* 'limit' from 1 to 2^59; 'overdraw' 0 or 1. NEAP_ERANGE otherwise. */
@@ -97,7 +104,8 @@ int neap_semaphore_init(struct neap_semaphore *s, int64_t limit, int overdraw);
 /* 'now', neap_on_give, or neap_never for a cost above the limit (not with overdraw). */
 neap_ns neap_semaphore_when(const struct neap_semaphore *s, int64_t cost, neap_ns now);
 neap_ns neap_semaphore_take(struct neap_semaphore *s, int64_t cost, neap_ns now);
-/* Return 'cost' permits. More than are out is misuse; without asserts in_use stops at 0. */
+/* Return 'cost' permits. More than are out is misuse; without asserts in_use stops at 0. (When a
+ * settle says that 2^61 or more are out it counts no more: nobody goes until _init.) */
 void neap_semaphore_give(struct neap_semaphore *s, int64_t cost);
 
 /* ==== ring 0: window, an exact sliding log ============================================== */
@@ -325,6 +333,11 @@ neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now);
 void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now);
 void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
 			 neap_ns now);
+/* After _init, of a limiter in memory that processes share. One that is killed in the midst of a
+ * neap_all_take then leaves no word held: who waits for it goes on after some 10 to 200 ms. One that
+ * was only stopped there for so long, and goes on, charges what it took: a burst may be exceeded by
+ * that. Costs a few ns per take of several. Other kinds need no such care. */
+void neap_limiter_share(struct neap_limiter *l);
 /* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
 int64_t neap_limiter_capacity(const struct neap_limiter *l);
@@ -361,8 +374,8 @@ int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t c
  * tokens, each 0 to 2^59; terms whose cost is 0 are not asked. */
 neap_ns neap_all_when(const struct neap_all *all, const int64_t *cost, neap_ns now,
 		      int32_t *bound);
-/* Take from all terms at 'now' or from none; answers as _when, up to 'now' means taken. A race
- * lost on a shared word gives the others back and asks again. */
+/* Take from all terms at 'now' or from none; answers as _when, up to 'now' means taken. Over words
+ * that others share, too, all or none at once: there is no moment at which some are taken. */
 neap_ns neap_all_take(const struct neap_all *all, const int64_t *cost, neap_ns now,
 		      int32_t *bound);
 /* _take for one who stood in line since before 'at', the first instant that conforms: charged in

@@ -9,16 +9,15 @@
  * in_use) is negative the heavy call goes and may leave it so, and then nobody follows, however
  * light, until it is back at 0. Without it such a call would starve, or could never run.
  *
- * Invariants: in_use >= 0; without overdraw in_use <= limit, unless the limit was lowered.
+ * Invariants, below the bit of one who holds the word (word.c):
+ *   in_use >= 0; without overdraw in_use <= limit, unless the limit was lowered or a settle added
+ *   in_use = 2^61 says that so many are out that they were not counted, and stays
  */
 #include "change.h"
 
 #include <assert.h>
 
-static int64_t read_in_use(const struct neap_semaphore *s)
-{
-	return __atomic_load_n(&s->in_use, __ATOMIC_RELAXED);
-}
+static const int64_t COUNTLESS = INT64_C(1) << 61;
 
 int neap_semaphore_init(struct neap_semaphore *s, int64_t limit, int overdraw)
 {
@@ -32,12 +31,12 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 			    struct neap_change *change)
 {
 	assert(cost >= 0);
-	int64_t in_use = read_in_use(s);
+	int64_t in_use = neap_word_value(&s->in_use);
 	if (cost < 0 || cost > (s->overdraw ? INT64_C(1) << 59 : s->limit))
 		return neap_never;
 	if (s->overdraw ? in_use > s->limit : cost && in_use > s->limit - cost)
 		return neap_on_give;
-	*change = (struct neap_change){&s->in_use, in_use, in_use + cost, cost};
+	*change = (struct neap_change){&s->in_use, in_use, in_use + cost, cost, s->robust};
 	return at;
 }
 
@@ -49,35 +48,32 @@ neap_ns neap_semaphore_when(const struct neap_semaphore *s, int64_t cost, neap_n
 
 neap_ns neap_semaphore_take(struct neap_semaphore *s, int64_t cost, neap_ns now)
 {
-	struct neap_change change = {0};
+	struct neap_change change;
 	neap_ns at;
 	do {
 		at = neap_semaphore_plan(s, cost, now, &change);
-		if (at > now || !change.word)
+		if (at > now)
 			return at;
-		/* acquire: what the last holder wrote is seen by the next */
-	} while (!__atomic_compare_exchange_n(change.word, &change.from, change.to, 1,
-					      __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
+	} while (!neap_word_swap(change.word, &change.from, change.to, s->robust));
 	return at;
 }
 
 void neap_semaphore_add(struct neap_semaphore *s, int64_t cost)
 {
-	const int64_t most = INT64_C(1) << 60;
-	int64_t in_use = read_in_use(s), sum;
+	int64_t in_use = neap_word_free(&s->in_use, s->robust), sum;
 	do
-		sum = in_use < most - cost ? in_use + cost : most;
-	while (!__atomic_compare_exchange_n(&s->in_use, &in_use, sum, 1, __ATOMIC_ACQUIRE,
-					    __ATOMIC_RELAXED));
+		sum = in_use < COUNTLESS - cost ? in_use + cost : COUNTLESS;
+	while (!neap_word_swap(&s->in_use, &in_use, sum, s->robust));
 }
 
 void neap_semaphore_give(struct neap_semaphore *s, int64_t cost)
 {
 	assert(cost >= 0);
-	int64_t in_use = read_in_use(s), left;
+	int64_t in_use = neap_word_free(&s->in_use, s->robust), left;
 	do {
+		if (in_use == COUNTLESS)
+			return;
 		assert(cost <= in_use);
 		left = cost < in_use ? in_use - cost : 0;
-	} while (!__atomic_compare_exchange_n(&s->in_use, &in_use, left, 1, __ATOMIC_RELEASE,
-					      __ATOMIC_RELAXED));
+	} while (!neap_word_swap(&s->in_use, &in_use, left, s->robust));
 }

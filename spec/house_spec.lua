@@ -3,7 +3,9 @@ local ffi = require "ffi"
 local C = require "neap.engine"
 
 local BUILD = assert(os.getenv "NEAP_BUILD", "NEAP_BUILD: the build tree; spec/run sets it")
-local RING0 = { "gcra", "semaphore", "window", "pause", "breaker", "adaptive", "limiter", "cell" }
+local RING0 = {
+  "word", "gcra", "semaphore", "window", "pause", "breaker", "adaptive", "limiter", "cell",
+}
 
 local function lines_of(command)
   local pipe = assert(io.popen(command))

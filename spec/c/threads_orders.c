@@ -3,101 +3,30 @@
  *
  * Small cases, two or three threads with one or two attempts each, but each in every order that
  * its loads and swaps can have with a few changes of thread (model/steps.h). After each order the
- * words are what the grants add up to, the limits were kept, and somebody got through.
+ * words are what the grants add up to, the limits were kept, and somebody got through. Also when
+ * owners of robust words stop for long, or for ever.
  */
-#include "neap.h"
-#include "steps.h"
-#include "trial.h"
+#include "play.h"
 
 #include <string.h>
 
-enum { WORDS = 3, ATTEMPTS = 2 };
-
-static const neap_ns NOW = 1000000;
-
-struct attempt {
-	int64_t cost[WORDS];
-	neap_ns now;
-	int gives;          /* what it got, back again */
-	int settles;        /* as if it had never been */
-	int granted;
-};
-
-struct script {
-	struct neap_term term[WORDS];
-	struct neap_all all;
-	struct attempt attempt[ATTEMPTS];
-	int attempts;
-};
-
-static struct {
-	struct neap_limiter limiter[WORDS], fresh[WORDS];
-	struct script script[STEPS_THREADS];
-	int threads;
-	int64_t held[WORDS];        /* permits, by those who have them in hand */
-	int over;                   /* they have more than there are */
-	int64_t orders;
-} play;
-
-static struct neap_term *term_of(struct script *s, int word)
+static void nobody_is_stuck(void)
 {
-	for (int i = 0; i < s->all.count; i++)
-		if (s->term[i].limiter == &play.limiter[word])
-			return &s->term[i];
-	return NULL;
-}
-
-static int64_t asks(struct script *s, const struct attempt *a, int word)
-{
-	const struct neap_term *t = term_of(s, word);
-	return t ? a->cost[t->cost] : 0;
-}
-
-static void begin(void)
-{
-	memcpy(play.limiter, play.fresh, sizeof play.limiter);
-	memset(play.held, 0, sizeof play.held);
-	play.over = 0;
-}
-
-static void hold(struct script *s, const struct attempt *a, int sign)
-{
-	for (int w = 0; w < WORDS; w++) {
-		play.held[w] += sign * asks(s, a, w);
-		if (play.limiter[w].kind == NEAP_SEMAPHORE &&
-		    play.held[w] > play.limiter[w].as.semaphore.limit)
-			play.over = 1;
-	}
-}
-
-static void perform(int thread)
-{
-	struct script *s = &play.script[thread];
-	for (struct attempt *a = s->attempt; a < s->attempt + s->attempts; a++) {
-		int64_t cost[NEAP_COSTS] = {0};
-		memcpy(cost, a->cost, sizeof a->cost);
-		a->granted = neap_all_take(&s->all, cost, a->now, NULL) <= a->now;
-		if (!a->granted)
-			continue;
-		hold(s, a, 1);
-		if (a->gives || a->settles)
-			hold(s, a, -1);
-		if (a->gives)
-			neap_all_give(&s->all, cost, NEAP_SUCCESS, a->now, a->now);
-		if (a->settles)
-			neap_all_settle(&s->all, cost, (int64_t[NEAP_COSTS]){0}, a->now, a->now);
-	}
+	for (int t = 0; t < play.threads; t++)
+		if (steps_fate(t) == STEPS_STUCK)
+			trial_fail("thread %d of %d waits for ever", t, play.threads);
 }
 
 static void sums_are_exact(void)
 {
+	nobody_is_stuck();
 	int64_t sum[WORDS] = {0}, granted = 0;
 	for (int t = 0; t < play.threads; t++)
 		for (int i = 0; i < play.script[t].attempts; i++) {
 			const struct attempt *a = &play.script[t].attempt[i];
 			for (int w = 0; w < WORDS && a->granted; w++) {
 				int back = play.limiter[w].kind == NEAP_SEMAPHORE && a->gives;
-				sum[w] += back || a->settles ? 0 : asks(&play.script[t], a, w);
+				sum[w] += back || a->settles ? 0 : play_asks(&play.script[t], a, w);
 			}
 			granted += a->granted;
 		}
@@ -115,27 +44,6 @@ static void sums_are_exact(void)
 	if (!granted)
 		trial_fail("nobody got anything");
 	play.orders++;
-}
-
-static void any_script(struct dice *d, struct script *s)
-{
-	int order[WORDS];
-	for (int i = 0; i < WORDS; i++) {
-		int j = (int)dice_between(d, 0, i);
-		order[i] = order[j];
-		order[j] = i;
-	}
-	int count = (int)dice_between(d, 2, WORDS);
-	for (int i = 0; i < count; i++)
-		s->term[i] = (struct neap_term){&play.limiter[order[i]], 1, i, 0};
-	s->all = (struct neap_all){s->term, count, 0};
-	s->attempts = (int)dice_between(d, 1, ATTEMPTS);
-	for (struct attempt *a = s->attempt; a < s->attempt + s->attempts; a++) {
-		*a = (struct attempt){.now = NOW, .gives = dice_between(d, 0, 2) == 0};
-		a->settles = !a->gives && dice_between(d, 0, 3) == 0;
-		for (int i = 0; i < WORDS; i++)
-			a->cost[i] = dice_between(d, 0, 4) ? 1 : 2;
-	}
 }
 
 static void any_words(struct dice *d)
@@ -158,8 +66,20 @@ static void random_plays(struct dice *d)
 		any_words(d);
 		play.threads = (int)dice_between(d, 2, STEPS_THREADS);
 		for (int t = 0; t < play.threads; t++)
-			any_script(d, &play.script[t]);
-		steps_every_order(play.threads, 5 - play.threads, 4000, begin, perform, sums_are_exact);
+			play_any_script(d, &play.script[t]);
+		play_every_order(5 - play.threads, 4000, sums_are_exact);
+	}
+}
+
+/* Each makes one step after the other: who gives way to another for ever would do so here. */
+static void in_turn(struct dice *d)
+{
+	for (play.orders = 0; play.orders < trial_ops(20000);) {
+		any_words(d);
+		play.threads = (int)dice_between(d, 2, STEPS_THREADS);
+		for (int t = 0; t < play.threads; t++)
+			play_any_script(d, &play.script[t]);
+		play_every_order(STEPS_IN_TURN, 1, sums_are_exact);
 	}
 }
 
@@ -194,7 +114,7 @@ static void opposite_orders(struct dice *d)
 			s->attempt[0] = (struct attempt){.cost = {1}, .now = NOW};
 		}
 		play.orders = 0;
-		if (steps_every_order(2, 7, trial_ops(100000), begin, perform, exactly_one) < 100)
+		if (play_every_order(7, trial_ops(100000), exactly_one) < 100)
 			trial_fail("only %ld orders", play.orders);
 	}
 }
@@ -211,7 +131,7 @@ static void no_burst_is_exceeded(void)
 				for (int i = 0; i < play.script[t].attempts; i++) {
 					const struct attempt *a = &play.script[t].attempt[i];
 					if (a->granted && a->now >= from && a->now <= to)
-						tokens += asks(&play.script[t], a, 0);
+						tokens += play_asks(&play.script[t], a, 0);
 				}
 			if (tokens > burst + (to - from))
 				trial_fail("%ld tokens in %ld ns, burst %ld", tokens, to - from, burst);
@@ -231,7 +151,7 @@ static void clocks_that_disagree(struct dice *d)
 		}
 		play.threads = (int)dice_between(d, 2, STEPS_THREADS);
 		for (int t = 0; t < play.threads; t++) {
-			any_script(d, &play.script[t]);
+			play_any_script(d, &play.script[t]);
 			for (int i = 0; i < play.script[t].attempts; i++) {
 				struct attempt *a = &play.script[t].attempt[i];
 				a->now += dice_between(d, 0, 5);
@@ -240,15 +160,68 @@ static void clocks_that_disagree(struct dice *d)
 					a->cost[w] = 1;
 			}
 		}
-		steps_every_order(play.threads, 5 - play.threads, 2000, begin, perform,
-				  no_burst_is_exceeded);
+		play_every_order(5 - play.threads, 2000, no_burst_is_exceeded);
 	}
 }
+
+/* ---- robust words ---- */
+
+/* A word has what was granted, and what a thread that died was about to take or has just taken. */
+static void sums_are_exact_or_died(void)
+{
+	nobody_is_stuck();
+	for (int w = 0; w < WORDS; w++) {
+		const struct neap_limiter *l = &play.limiter[w];
+		int64_t sum = 0, dead = 0;
+		for (int t = 0; t < play.threads; t++)
+			for (int i = 0; i < play.script[t].attempts; i++) {
+				struct script *s = &play.script[t];
+				int died = steps_fate(t) == STEPS_DIED && !s->attempt[i].granted;
+				dead += died ? play_asks(s, &s->attempt[i], w) : 0;
+				sum += s->attempt[i].granted ? play_asks(s, &s->attempt[i], w) : 0;
+			}
+		int64_t spent = l->kind == NEAP_SEMAPHORE
+					? l->as.semaphore.in_use
+					: neap_limiter_capacity(l) - neap_limiter_available(l, NOW);
+		if (*play_word(&play.limiter[w]) < 0 && dead)
+			spent = sum;   /* nobody came by to take the hold away */
+		if (spent != sum && spent != sum + dead)
+			trial_fail("word %d: %ld spent, %ld granted, %ld by the dead", w, spent, sum,
+				   dead);
+	}
+	play.orders++;
+}
+
+static void dead_or_stopped(struct dice *d, int deaths)
+{
+	for (play.orders = 0; play.orders < trial_ops(100000);) {
+		any_words(d);
+		play.threads = (int)dice_between(d, 2, STEPS_THREADS);
+		for (int w = 0; w < WORDS; w++)
+			neap_limiter_share(&play.fresh[w]);
+		for (int t = 0; t < play.threads; t++) {
+			struct script *s = &play.script[t];
+			play_any_script(d, s);
+			s->attempts = 1;
+			s->attempt->gives = s->attempt->settles = 0;
+		}
+		play.deaths = deaths;
+		play_every_order(5 - play.threads, 4000, sums_are_exact_or_died);
+		play.deaths = 0;
+	}
+}
+
+static void dead(struct dice *d) { dead_or_stopped(d, 1); }
+
+static void stopped(struct dice *d) { dead_or_stopped(d, 0); }
 
 int main(void)
 {
 	trial_run("of two who ask in opposite order exactly one gets both", opposite_orders);
 	trial_run("whatever the order, nothing is lost and nothing over-admitted", random_plays);
+	trial_run("those who go step by step in turn all get through", in_turn);
 	trial_run("whatever the clocks, one rate among permits keeps its burst", clocks_that_disagree);
+	trial_run("robust words that stopped owners lose have exact sums", stopped);
+	trial_run("robust words whose owner died are held by nobody for ever", dead);
 	return trial_verdict();
 }

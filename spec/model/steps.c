@@ -11,22 +11,30 @@
  *
  * Orders are many, and most mistakes need few changes of thread (Musuvathi and Qadeer 2007): so
  * a thread goes on until it is done, except 'switches' times.
+ *
+ * One that waits for a word that another holds would ask for ever: it is blocked until the word
+ * changes. From a robust word it may take the hold away as well, at any time: for others that is as
+ * if they had been stopped for as long as a waiter is patient.
  */
 #include "steps.h"
+
+#include "change.h"
 
 #include <stdlib.h>
 #include <ucontext.h>
 
-enum { STACK = 65536, DECISIONS = 4096 };
+enum { STACK = 65536, DECISIONS = 4096, STEPS_MOST = 100000 };
 
 static struct {
 	ucontext_t scheduler, thread[STEPS_THREADS];
 	char stack[STEPS_THREADS][STACK];
-	int done[STEPS_THREADS], threads, running;
-	void (*body)(int thread);
+	int fate[STEPS_THREADS], running;   /* -1: nobody, and nothing stops */
+	int64_t *waits_for[STEPS_THREADS];
+	int robust[STEPS_THREADS];
+	struct steps_play play;
 	struct { int choice, of; } decision[DECISIONS];
 	int decisions, depth;
-} steps;
+} steps = {.running = -1};
 
 static void stop(void)
 {
@@ -43,7 +51,8 @@ int64_t steps_load(const int64_t *word)
 void steps_store(int64_t *word, int64_t value)
 {
 	stop();
-	*word = value;
+	if (steps.play.fault != STEPS_NEVER_BACK || value != (*word & INT64_MAX))
+		*word = value;
 }
 
 int steps_swap(int64_t *word, int64_t *from, int64_t to)
@@ -53,22 +62,29 @@ int steps_swap(int64_t *word, int64_t *from, int64_t to)
 		*from = *word;
 		return 0;
 	}
+	if (to < 0 && steps.play.fault == STEPS_NEVER_HOLDS)
+		return 1;
 	*word = to;
 	return 1;
 }
 
-int64_t steps_sub(int64_t *word, int64_t by)
+/* Instead of the one in word.c. */
+int64_t neap_word_wait(int64_t *word, int robust)
 {
-	stop();
-	*word -= by;
-	return *word + by;
+	if (steps.running >= 0) {
+		steps.waits_for[steps.running] = word;
+		steps.robust[steps.running] = robust;
+		stop();
+		steps.waits_for[steps.running] = NULL;
+	}
+	return *word &= INT64_MAX;
 }
 
 static void run(void)
 {
-	int me = steps.running;
-	steps.body(me);
-	steps.done[me] = 1;
+	int me = steps.running;   /* -1: nobody, and nothing stops */
+	steps.play.body(me);
+	steps.fate[me] = STEPS_DONE;
 }
 
 static int decide(int of)
@@ -82,17 +98,29 @@ static int decide(int of)
 	return steps.decision[steps.depth++].choice;
 }
 
-/* The next to run: choice 0 is to go on with 'last', if that is not done. */
+static int is_blocked(int i) { return steps.waits_for[i] && *steps.waits_for[i] < 0; }
+
+/* The next to run: choice 0 is to go on with 'last', if it can; to take a hold away is the last. */
 static int choose(int last, int switches)
 {
-	int able[STEPS_THREADS], count = 0, goes_on = last >= 0 && !steps.done[last];
-	if (goes_on)
+	int able[STEPS_THREADS], count = 0, goes_on = 0;
+	if (last >= 0 && !steps.fate[last] && !is_blocked(last)) {
 		able[count++] = last;
-	for (int i = 0; i < steps.threads; i++)
-		if (!steps.done[i] && !(goes_on && i == last))
+		goes_on = 1;
+	}
+	for (int i = 0; i < steps.play.threads; i++)
+		if (!steps.fate[i] && !is_blocked(i) && !(goes_on && i == last))
+			able[count++] = i;
+	for (int i = 0; i < steps.play.threads; i++)
+		if (!steps.fate[i] && is_blocked(i) && steps.robust[i])
 			able[count++] = i;
 	if (count == 0)
 		return -1;
+	if (switches == STEPS_IN_TURN)   /* the next after last */
+		for (int i = 1; i <= steps.play.threads; i++)
+			for (int j = 0; j < count; j++)
+				if (able[j] == (last + i) % steps.play.threads)
+					return able[j];
 	return able[goes_on && !switches ? 0 : decide(count)];
 }
 
@@ -103,34 +131,47 @@ static void line_up(int i)
 	steps.thread[i].uc_stack.ss_size = STACK;
 	steps.thread[i].uc_link = &steps.scheduler;
 	makecontext(&steps.thread[i], run, 0);
-	steps.done[i] = 0;
+	steps.fate[i] = 0;
+	steps.waits_for[i] = NULL;
 }
 
-static void one_order(int switches)
+static void one_order(void)
 {
-	for (int i = 0; i < steps.threads; i++)
+	int switches = steps.play.switches, deaths = steps.play.deaths;
+	for (int i = 0; i < steps.play.threads; i++)
 		line_up(i);
 	steps.depth = 0;
-	for (int last = -1, next; (next = choose(last, switches)) >= 0; last = next) {
-		switches -= last >= 0 && next != last && !steps.done[last];
+	for (int last = -1, next, n = 0; n < STEPS_MOST; n++, last = next) {
+		next = choose(last, switches);
+		if (next < 0)
+			break;
+		int gave_way = last >= 0 && next != last && !steps.fate[last] && !is_blocked(last);
+		if (switches > 0)
+			switches -= gave_way;
 		steps.running = next;
 		swapcontext(&steps.scheduler, &steps.thread[next]);
+		if (deaths && !steps.fate[next] && decide(2)) {
+			steps.fate[next] = STEPS_DIED;
+			deaths--;
+		}
 	}
+	for (int i = 0; i < steps.play.threads; i++)
+		steps.fate[i] = steps.fate[i] ? steps.fate[i] : STEPS_STUCK;
 	steps.running = -1;
 }
 
-int64_t steps_every_order(int threads, int switches, int64_t orders, void (*begin)(void),
-			  void (*body)(int thread), void (*end)(void))
+int steps_fate(int thread) { return steps.fate[thread]; }
+
+int64_t steps_every_order(const struct steps_play *play)
 {
 	int64_t count = 0;
-	steps.threads = threads;
-	steps.body = body;
+	steps.play = *play;
 	steps.decisions = 0;
 	do {
 		steps.running = -1;
-		begin();
-		one_order(switches);
-		end();
+		play->begin();
+		one_order();
+		play->end();
 		count++;
 		while (steps.decisions) {
 			int last = steps.decisions - 1;
@@ -138,6 +179,6 @@ int64_t steps_every_order(int threads, int switches, int64_t orders, void (*begi
 				break;
 			steps.decisions--;
 		}
-	} while (steps.decisions && count < orders);
+	} while (steps.decisions && count < play->orders);
 	return count;
 }
