@@ -31,8 +31,9 @@
  * somebody always gets on; and processes that see their shared memory at different addresses may
  * hinder each other but never block.
  *
- * A pause is read and not held. It is asked after the last word was, and that word has not moved
- * when it is swapped: so they were true at one time.
+ * A pause is only read. With one among the terms the last word is held, too, and pauses are asked
+ * again while all words stand still. (That the last word is what it was when the pause was asked is
+ * not enough: it may have been taken and given back since, by one who saw the pause extended.)
  *
  * Robust words can be lost while they are held, by an owner that is dead or was stopped for long.
  * Before the last word is swapped that does no harm: nothing was written. After it the take is
@@ -328,13 +329,16 @@ static int swap_last(const struct neap_all *all, const int64_t *cost, struct pla
 		     int waited)
 {
 	struct step *s = p->end - 1;
-	do {
-		if (p->pauses && !pauses_are_over(all, cost, now))
+	if (p->pauses) {
+		if (!hold(s, now, waited))
 			return 0;
-		if (swap(s->change.word, s->change.from, s->change.to))
-			return 1;
-	} while (plan_again(s, now, waited));
-	return 0;
+		int over = pauses_are_over(all, cost, now);
+		return let_go(s, over ? s->change.to : s->change.from) && over;
+	}
+	while (!swap(s->change.word, s->change.from, s->change.to))
+		if (!plan_again(s, now, waited))
+			return 0;
+	return 1;
 }
 
 /* Write all words, or none: 1, or 0 when they are as they were and must be asked again. */

@@ -160,6 +160,9 @@ static const char *show(struct dice *d, taker *take, int fault, int64_t orders)
 	play.orders = 0;
 	while (play.orders < orders && !runs.wrong) {
 		any_play(d);
+		for (int t = 0; fault && t < play.threads; t++)   /* what was never held is not given back */
+			for (int i = 0; i < ATTEMPTS; i++)
+				play.script[t].attempt[i].gives = play.script[t].attempt[i].settles = 0;
 		run_in_whole_steps();
 		play.take = take;
 		play.fault = fault;
