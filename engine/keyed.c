@@ -58,7 +58,7 @@ struct neap_keyed {
 	struct neap_limiter was;  /* what 'like' was */
 	int32_t keep;
 	neap_ns changed;          /* when */
-	int64_t cursor;           /* in 'old' */
+	uint64_t cursor;          /* in 'old' */
 };
 
 /* ---- words ---- */
@@ -125,8 +125,8 @@ static int64_t *old_word(struct neap_keyed *k, uint64_t key)
 /* How many of the old table will be alive when they are carried over. */
 static int64_t count_old(const struct neap_keyed *k, neap_ns now)
 {
-	int64_t count = 0, cursor = 0, word, clock = clock_of(&k->like, now);
-	uint64_t key;
+	int64_t count = 0, word, clock = clock_of(&k->like, now);
+	uint64_t cursor = 0, key;
 	for (int found; (found = neap_keys_next(k->old, &cursor, &key, &word)) >= 0;)
 		count += found && carried(k, word) > clock;
 	return count;
@@ -160,6 +160,7 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 	}
 	neap_keys_turn_to(k->keys, now);
 	int64_t least, *old = old_word(k, key);
+	neap_ns idle_at;
 	if (how == NEAP_WANT && k->old) {
 		if (old)
 			carry(k, key, *old, f->clock);
@@ -175,12 +176,13 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 		*word_of(&f->limiter) = *f->word;
 		if (how == NEAP_WANT)
 			neap_keys_touch(k->keys, f->word);
-	} else if (!neap_keys_room(k->keys, key, f->clock, &least)) {
+	} else if (!neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
 		k->shares += k->full == NEAP_SHARED && how == NEAP_WANT;
 		k->refused += k->full == NEAP_REFUSE && how == NEAP_WANT;
 		if (k->full == NEAP_SHARED)
 			return &k->shared;
 		f->room_at = frees_at(k, least);
+		f->room_at = idle_at < f->room_at ? idle_at : f->room_at;
 	}
 	return &f->limiter;
 }
@@ -297,8 +299,8 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 static struct neap_keys *table_for(const struct neap_keyed *k)
 {
 	struct neap_keys *keys = neap_keys_open(k->count_max, k->secret);
-	int evicts = k->full == NEAP_LEAST_RECENT;
-	if (keys && (k->idle_ns > 0 || evicts) && neap_keys_remember(keys, k->idle_ns, evicts)) {
+	if (keys && (k->idle_ns > 0 || k->full == NEAP_LEAST_RECENT) &&
+	    neap_keys_remember(keys, k->idle_ns, k->full)) {
 		neap_keys_close(keys);
 		return NULL;
 	}

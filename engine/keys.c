@@ -76,13 +76,13 @@ static void table_close(struct table *t)
 	*t = (struct table){0};
 }
 
-/* ---- when a key was seen ---- */
-
 static void stamp(struct neap_keys *k, struct table *t, const struct entry *e)
 {
 	if (k->remembers)
 		t->seen[place_of(t, e)] = ++k->stamp;
 }
+
+/* ---- where a key is, or could be ---- */
 
 static void reach_set(struct line *l, uint32_t reach)
 {
@@ -97,6 +97,8 @@ struct entry *neap_keys_seek(const struct neap_keys *k, const struct table *t, u
 			     int64_t clock)
 {
 	uint32_t at = home_of(t, hash);
+	if (t->seen)
+		__builtin_prefetch(&t->seen[(size_t)at * ENTRIES]);
 	for (uint32_t left = reach_of(&t->line[at]) + 1; left; left--) {
 		struct entry *e = t->line[at].entry;
 		for (int i = 0; i < ENTRIES; i++)
@@ -107,145 +109,144 @@ struct entry *neap_keys_seek(const struct neap_keys *k, const struct table *t, u
 	return NULL;
 }
 
-/* What one walk from a key's home finds. */
+/* What one walk from a key's home finds: the key, or the place it could have and the reach that
+ * the others of its home need. */
 struct walk {
-	struct entry *own;      /* the key itself */
-	struct entry *free;     /* the free entry nearest to its home */
-	struct entry *oldest;   /* of those alive, the least recently seen */
-	uint32_t free_at, oldest_at;   /* how many lines from home */
-	uint32_t needed;        /* reach that others of this home need */
+	struct entry *own;    /* NULL: it is not alive */
+	struct entry *place;  /* the free entry nearest to its home; NULL: all are alive */
+	uint32_t past;        /* of 'place': lines past the home line */
+	uint32_t needed;
 };
 
-/* Look for the key, and within 'lines' for a place it could have. */
 static struct walk walk(const struct neap_keys *k, const struct table *t, uint64_t hash,
 			int64_t clock, uint32_t lines)
 {
 	struct walk w = {0};
-	uint32_t home = home_of(t, hash), at = home, reach = reach_of(&t->line[home]);
 	lines = lines < t->lines ? lines : t->lines;
-	for (uint32_t d = 0; d <= reach || (d < lines && (!w.free || k->evicts)); d++) {
+	uint32_t home = home_of(t, hash), at = home, reach = reach_of(&t->line[home]);
+	for (uint32_t d = 0; d <= reach || (!w.place && d < lines); d++) {
 		struct entry *e = t->line[at].entry;
-		uint64_t left = t->places - (uint64_t)at * ENTRIES;
-		for (uint64_t i = 0; i < ENTRIES && i < left; i++) {
+		for (uint32_t i = 0; i < ENTRIES; i++) {
 			uint64_t own = e[i].hash & ~MARK;
 			if (is_free(k, t, &e[i], clock)) {
-				if (!w.free && d < lines) {
-					w.free = &e[i];
-					w.free_at = d;
+				if (!w.place && d < lines && (uint64_t)at * ENTRIES + i < t->places) {
+					w.place = &e[i];
+					w.past = d;
 				}
-				continue;
 			} else if (own == hash) {
 				w.own = &e[i];
 				return w;
 			} else if (d <= reach && home_of(t, own) == home) {
 				w.needed = d;
 			}
-			if (t->seen && d < lines &&
-			    (!w.oldest || t->seen[place_of(t, &e[i])] < t->seen[place_of(t, w.oldest)])) {
-				w.oldest = &e[i];
-				w.oldest_at = d;
-			}
 		}
-		if (k->evicts && w.free && d >= reach)
-			break;
 		at = line_after(t, at);
 	}
 	return w;
 }
 
-/* Make a place the key's own, with a word that is free. */
-static struct entry *settle(struct table *t, uint64_t hash, struct entry *e, uint32_t at,
-			    uint32_t needed)
+/* Make the place the key's own, with a word that is free. */
+static struct entry *settle(struct table *t, uint64_t hash, const struct walk *w)
 {
-	e->hash = (e->hash & MARK) | hash;
-	e->word = 0;
-	reach_set(&t->line[home_of(t, hash)], needed > at ? needed : at);
-	return e;
+	w->place->hash = (w->place->hash & MARK) | hash;
+	w->place->word = 0;
+	reach_set(&t->line[home_of(t, hash)], w->needed > w->past ? w->needed : w->past);
+	return w->place;
 }
 
-/* The entry of 'hash', or the free one nearest to its home within 'lines', made its own. NULL:
- * they are all alive. One walk finds the key, the place and the reach the home line needs. */
-static struct entry *claim(struct neap_keys *k, struct table *t, uint64_t hash, int64_t clock,
-			   uint32_t lines)
+/* In how many lines of the table a new key may live. Where it makes room for itself it need not
+ * go far, unless that would be too early, in a table that is to grow. */
+static uint32_t range_of(const struct neap_keys *k)
 {
-	struct walk w = walk(k, t, hash, clock, lines);
-	if (w.own)
-		return w.own;
-	return w.free ? settle(t, hash, w.free, w.free_at, w.needed) : NULL;
+	uint32_t lines = k->now.lines;
+	if (lines <= FAR)
+		return lines;
+	return k->evicts && lines == k->lines_max ? NEAR : FAR;
 }
 
-/* In how many lines a new key looks for one that can make room. */
-static uint32_t lines_near(const struct table *t) { return t->lines > FAR ? NEAR : FAR; }
-
-/* Is there no larger table to hope for? */
-static int must_evict(const struct neap_keys *k)
+/* The places of a walk are all alive: let it have that of the least recently seen, if that was
+ * before 'seen'; else who asks is that one. */
+static void evict(struct neap_keys *k, const struct table *t, uint64_t hash, uint64_t seen,
+		  struct walk *w)
 {
-	return k->evicts && k->now.lines == k->lines_max;
-}
-
-/* The place of the least recently seen of those near, if that was before 'seen'. */
-static struct entry *evict(struct neap_keys *k, struct table *t, uint64_t hash, int64_t clock,
-			   uint64_t seen)
-{
-	struct walk w = walk(k, t, hash, clock, lines_near(t));
-	if (w.own || w.free)
-		return claim(k, t, hash, clock, lines_near(t));
+	uint32_t at = home_of(t, hash), lines = range_of(k);
+	uint64_t least = seen;
+	for (uint32_t d = 0; d < lines; d++, at = line_after(t, at))
+		for (uint64_t i = (uint64_t)at * ENTRIES, n = 0; n < ENTRIES && i < t->places; i++, n++)
+			if (t->seen[i] < least) {
+				least = t->seen[i];
+				w->place = &t->line->entry[i];
+				w->past = d;
+			}
 	k->evicted++;
-	if (t->seen[place_of(t, w.oldest)] >= seen)
-		return NULL;
-	/* what it leaves behind is searched for no further than it was, and is written anew in time */
-	return settle(t, hash, w.oldest, w.oldest_at, w.needed);
+}
+
+/* ---- growth ---- */
+
+/* The table has this many lines before its last 'doublings': the bound's, halved and rounded up. */
+static uint32_t lines_before(const struct neap_keys *k, int doublings)
+{
+	return (uint32_t)((k->lines_max + (UINT64_C(1) << doublings) - 1) >> doublings);
+}
+
+/* Begin to double. Says whether there is a larger table now; without memory there is not. */
+static int grow(struct neap_keys *k)
+{
+	struct table bigger;
+	if (k->old.line || !k->doublings)
+		return 0;
+	if (table_open(k, &bigger, lines_before(k, k->doublings - 1)))
+		return 0;
+	k->doublings--;
+	k->old = k->now;
+	k->now = bigger;
+	k->moved = 0;
+	return 1;
+}
+
+/* Move one entry into the larger table. 0: there is no place for it until time has made one. */
+static int move(struct neap_keys *k, struct entry *e)
+{
+	uint64_t hash = e->hash & ~MARK, seen = 0;
+	struct walk w = walk(k, &k->now, hash, k->clock, range_of(k));
+	if (k->old.seen)
+		seen = k->old.seen[place_of(&k->old, e)];
+	if (!w.place && k->evicts)
+		evict(k, &k->now, hash, seen, &w);
+	else if (!w.place)
+		return 0;
+	if (w.place) {
+		settle(&k->now, hash, &w)->word = e->word;
+		if (k->now.seen)
+			k->now.seen[place_of(&k->now, w.place)] = seen;
+	}
+	e->word = 0;
+	return 1;
 }
 
 /* Move up to STEP lines of the old table, and free it after the last. */
-static void move_some(struct neap_keys *k, int64_t clock)
+static void move_some(struct neap_keys *k)
 {
 	for (int n = 0; n < STEP && k->moved < k->old.lines; n++, k->moved++) {
 		struct entry *e = k->old.line[k->moved].entry;
-		for (int i = 0; i < ENTRIES; i++) {
-			if (is_free(k, &k->old, &e[i], clock))
-				continue;
-			uint64_t hash = e[i].hash & ~MARK;
-			uint64_t seen = k->old.seen ? k->old.seen[place_of(&k->old, &e[i])] : 0;
-			struct entry *to = claim(k, &k->now, hash, clock, FAR);
-			if (!to && must_evict(k))
-				to = evict(k, &k->now, hash, clock, seen);
-			if (!to && !must_evict(k))
+		for (int i = 0; i < ENTRIES; i++)
+			if (!is_free(k, &k->old, &e[i], k->clock) && !move(k, &e[i]))
 				return;
-			if (to) {
-				to->word = e[i].word;
-				if (k->now.seen)
-					k->now.seen[place_of(&k->now, to)] = seen;
-			}
-			e[i].word = 0;
-		}
 	}
 	if (k->moved == k->old.lines)
 		table_close(&k->old);
 }
 
-/* Begin to double, if there is memory; without it the table stays as it is. */
-static void grow(struct neap_keys *k)
-{
-	struct table bigger;
-	if (k->old.line || k->now.lines == k->lines_max)
-		return;
-	uint32_t lines = k->now.lines > k->lines_max / 2 ? k->lines_max : k->now.lines * 2;
-	if (table_open(k, &bigger, lines))
-		return;
-	k->old = k->now;
-	k->now = bigger;
-	k->moved = 0;
-}
-
-static uint32_t lines_for(int64_t entries) { return (uint32_t)((entries + ENTRIES - 1) / ENTRIES); }
+/* ---- open, close ---- */
 
 /* Begin, with the first table. */
 static int begin(struct neap_keys *k)
 {
-	table_close(&k->now);
-	k->lines_max = lines_for(is_exact(k) ? k->count_max : k->count_max * 5 / 4);
-	return table_open(k, &k->now, k->lines_max < LINES_FIRST ? k->lines_max : LINES_FIRST);
+	int64_t places = is_exact(k) ? k->count_max : k->count_max * 5 / 4;
+	k->lines_max = (uint32_t)((places + ENTRIES - 1) / ENTRIES);
+	while (lines_before(k, k->doublings) > LINES_FIRST)
+		k->doublings++;
+	return table_open(k, &k->now, lines_before(k, k->doublings));
 }
 
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret)
@@ -264,26 +265,19 @@ struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret)
 	return k;
 }
 
-int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int evicts)
+int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int full)
 {
 	struct neap_keys with = *k;
-	assert(!k->old.line && !k->stamp && idle_ns >= 0);
+	assert(!k->old.line && !k->stamp && idle_ns >= 0 && idle_ns <= neap_horizon);
 	with.remembers = 1;
-	with.evicts = evicts != 0;
-	with.idle_us = idle_ns > 0 ? (idle_ns + 999) / 1000 : 0;
-	with.now = (struct table){0};
+	with.evicts = full == NEAP_LEAST_RECENT;
+	with.idle_us = (idle_ns + 999) / 1000;
+	with.doublings = 0;
 	if (begin(&with))
 		return NEAP_ENOMEM;
 	table_close(&k->now);
 	*k = with;
 	return NEAP_OK;
-}
-
-void neap_keys_turn_to(struct neap_keys *k, neap_ns now)
-{
-	uint64_t least = (uint64_t)(now / 1000) << STAMP_BITS;
-	if (k->stamp < least)
-		k->stamp = least;
 }
 
 void neap_keys_close(struct neap_keys *k)
@@ -295,47 +289,54 @@ void neap_keys_close(struct neap_keys *k)
 	free(k);
 }
 
+/* ---- verbs ---- */
+
+void neap_keys_turn_to(struct neap_keys *k, neap_ns now)
+{
+	assert(now >= 0 && now <= neap_horizon);
+	if (now / 1000 > k->now_us)
+		k->now_us = now / 1000;
+	uint64_t least = (uint64_t)k->now_us << STAMP_BITS;
+	if (k->stamp < least)
+		k->stamp = least;
+	if (k->old.line)
+		move_some(k);
+}
+
 static int64_t latest(struct neap_keys *k, int64_t clock)
 {
 	assert(clock >= 0);
 	return k->clock = clock > k->clock ? clock : k->clock;
 }
 
-/* The key's entry, made if need be; and it was seen. */
-static struct entry *entry_of(struct neap_keys *k, uint64_t hash, int64_t clock)
-{
-	struct entry *was = NULL;
-	if (k->old.line) {
-		move_some(k, clock);
-		if (k->old.line)
-			was = neap_keys_seek(k, &k->old, hash, clock);
-	}
-	struct entry *e = claim(k, &k->now, hash, clock, was ? FAR : NEAR);
-	if (was && !e) {
-		stamp(k, &k->old, was);
-		return was;
-	}
-	if (was) {
-		e->word = was->word;
-		was->word = 0;
-	}
-	if (!e) {
-		grow(k);
-		e = claim(k, &k->now, hash, clock, must_evict(k) ? lines_near(&k->now) : FAR);
-	}
-	if (!e && k->evicts)
-		e = evict(k, &k->now, hash, clock, UINT64_MAX);
-	if (e)
-		stamp(k, &k->now, e);
-	return e;
-}
-
 int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock)
 {
-	struct entry *e = entry_of(k, hash & ~MARK, latest(k, clock));
-	if (!e)
+	clock = latest(k, clock);
+	hash &= ~MARK;
+	struct entry *was = k->old.line ? neap_keys_seek(k, &k->old, hash, clock) : NULL;
+	if (was) {
+		stamp(k, &k->old, was);   /* seen, so that it does not make room for others */
+		if (!move(k, was))
+			return &was->word;
+	}
+	struct walk w = walk(k, &k->now, hash, clock, NEAR);
+	if (!w.own && !w.place && (grow(k) || range_of(k) > NEAR))
+		w = walk(k, &k->now, hash, clock, range_of(k));
+	if (!w.own && !w.place && k->evicts)
+		evict(k, &k->now, hash, UINT64_MAX, &w);
+	if (!w.own && !w.place) {
 		k->refused++;
-	return e ? &e->word : NULL;
+		return NULL;
+	}
+	struct entry *e = w.own ? w.own : settle(&k->now, hash, &w);
+	stamp(k, &k->now, e);
+	if (k->old.line) {
+		int64_t word = e->word;
+		e->word = INT64_MAX;   /* its place is not free for what moves */
+		move_some(k);
+		e->word = word;
+	}
+	return &e->word;
 }
 
 int64_t *neap_keys_find(struct neap_keys *k, uint64_t hash, int64_t clock)
@@ -357,23 +358,25 @@ void neap_keys_touch(struct neap_keys *k, const int64_t *word)
 	stamp(k, t, (const struct entry *)(const void *)(at - offsetof(struct entry, word)));
 }
 
-int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *least)
+int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *least,
+		   neap_ns *idle_at)
 {
 	clock = latest(k, clock);
 	hash &= ~MARK;
-	if (k->evicts || (!k->old.line && k->now.lines < k->lines_max))
+	if (k->evicts || walk(k, &k->now, hash, clock, range_of(k)).place || grow(k))
 		return 1;
-	uint32_t at = home_of(&k->now, hash), lines = k->now.lines < FAR ? k->now.lines : FAR;
+	const struct table *t = &k->now;
+	uint32_t at = home_of(t, hash);
+	uint64_t seen = UINT64_MAX;
 	*least = INT64_MAX;
-	for (; lines; lines--, at = line_after(&k->now, at))
-		for (int i = 0; i < ENTRIES; i++) {
-			const struct entry *e = &k->now.line[at].entry[i];
-			if (place_of(&k->now, e) >= k->now.places)
-				break;
-			if (is_free(k, &k->now, e, clock))
-				return 1;
-			*least = e->word < *least ? e->word : *least;
+	for (uint32_t lines = range_of(k); lines; lines--, at = line_after(t, at))
+		for (uint64_t i = (uint64_t)at * ENTRIES, n = 0; n < ENTRIES && i < t->places; i++, n++) {
+			if (t->line->entry[i].word < *least)
+				*least = t->line->entry[i].word;
+			if (k->idle_us && t->seen[i] < seen)
+				seen = t->seen[i];
 		}
+	*idle_at = k->idle_us ? ((int64_t)(seen >> STAMP_BITS) + k->idle_us) * 1000 : neap_never;
 	return 0;
 }
 

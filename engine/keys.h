@@ -30,10 +30,12 @@ struct neap_keys {
 	struct table now, old;   /* old.line NULL: nothing is moving */
 	uint32_t moved;          /* lines of old that are done */
 	uint32_t lines_max;
+	int32_t doublings;       /* yet to come, until there are lines_max */
 	int64_t count_max, refused;
 	int64_t clock;           /* the latest seen */
 	int32_t remembers, evicts;
 	int64_t idle_us;         /* 0: nobody is idle */
+	int64_t now_us;          /* the latest seen */
 	uint64_t stamp;          /* the latest given */
 	int64_t evicted;
 	uint8_t secret[16];
@@ -54,8 +56,7 @@ static inline int is_free(const struct neap_keys *k, const struct table *t, cons
 		return 1;
 	if (!k->idle_us)
 		return 0;
-	uint64_t seen_us = t->seen[place_of(t, e)] >> STAMP_BITS;
-	return (int64_t)((k->stamp >> STAMP_BITS) - seen_us) >= k->idle_us;
+	return k->now_us - (int64_t)(t->seen[place_of(t, e)] >> STAMP_BITS) >= k->idle_us;
 }
 
 static inline uint32_t home_of(const struct table *t, uint64_t hash)

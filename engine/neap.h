@@ -451,19 +451,23 @@ int neap_wheel_check(const struct neap_wheel *w);
  * be, so it is free and is used again without being asked. Clocks are >= 0. One thread. */
 struct neap_keys;
 
-/* 'count_max' keys alive at once always fit (1 to 2^30; above 512 a quarter more may); 'secret' is 16
- * random bytes that keep strangers from choosing keys that collide. Starts with 8 KiB and grows,
- * at most twofold at a time and 16 entries per call, to 20 bytes per key of the bound; while it
+/* What to do with a new key when the table is full of those that are alive. */
+enum { NEAP_REFUSE = 0, NEAP_LEAST_RECENT, NEAP_SHARED };
+
+/* 'count_max' keys alive at once always fit (1 to 2^30; above 512 a quarter more may); 'secret' is
+ * 16 random bytes that keep strangers from choosing keys that collide. Starts with up to 8 KiB and
+ * grows, twofold at a time and 16 entries per call, to 20 bytes per key of the bound; while it
  * grows the smaller table is there as well. Without memory to grow it goes on as it is. NULL when
  * there is none to start with, or count_max is out of range. */
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret);
 void neap_keys_close(struct neap_keys *k);
 /* To be said at once after _open: remember when each key was last seen, in 8 bytes more an entry.
  * One that was not for idle_ns (0: however long), in whole microseconds, is forgotten whatever its
- * word, by time alone. 'evicts' 1: a new key that finds no place takes that of the least recently
- * seen, of all in a table of up to 512 entries, of the 64 it may use in a larger one; there are
- * then never more than count_max alive, and a few more only while it grows. NEAP_ENOMEM. */
-int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int evicts);
+ * word, by time alone: if that is sooner than words pass, debts are forgotten, so who must not lose
+ * one says 0. 'full' NEAP_LEAST_RECENT: a new key that finds no place takes that of the least
+ * recently seen, of all in a table of up to 512 entries, of the 64 it may use in a larger one;
+ * never more than count_max are alive. NEAP_ENOMEM. */
+int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int full);
 /* The instant of the calls that follow, for a table that remembers. Never steps back. */
 void neap_keys_turn_to(struct neap_keys *k, neap_ns now);
 /* SipHash-1-3 of a key under a secret of 16 bytes: a text, or a number, which no text is. */
@@ -479,13 +483,17 @@ int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock);
 int64_t *neap_keys_find(struct neap_keys *k, uint64_t hash, int64_t clock);
 /* The key of this word, which _find just answered, is seen. */
 void neap_keys_touch(struct neap_keys *k, const int64_t *word);
-/* Would _at find a place for a key that is not there? 1, or 0 and the least word of those that are
- * in its way. */
-int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *least);
+/* Will _at, as the next call, find a place for a key that is not there? 1, or 0: not before one of
+ * those in its way is free, the first at clock *least, or when idle at instant *idle_at. */
+int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *least,
+		   neap_ns *idle_at);
+/* The key is not alive any more. */
 void neap_keys_forget(struct neap_keys *k, uint64_t hash);
-/* Walk what is alive: from *cursor, 0 first, on, at most 16 entries a call. 1: here is one; 0: none
- * among those; -1: that was all. Nothing may be made in the table meanwhile. */
-int neap_keys_next(const struct neap_keys *k, int64_t *cursor, uint64_t *hash, int64_t *word);
+/* Walk what is alive, in order of hash, *cursor 0 first; at most 16 lines a call. 1: here is one; 0:
+ * none among those; -1: that was all. Whatever is done to the table meanwhile, a key that is alive
+ * all the time is met once. So keys can move to another table a few at a time, while they are
+ * looked for in both. */
+int neap_keys_next(const struct neap_keys *k, uint64_t *cursor, uint64_t *hash, int64_t *word);
 /* How many are alive. Walks the table: about 1 ns per entry. */
 int64_t neap_keys_count(const struct neap_keys *k, int64_t clock);
 
@@ -503,9 +511,6 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 /* ==== end of keys ==== */
 
 /* ==== ring 1: keyed, a limit for every key ============================================== */
-
-/* What to do with a new key when the table is full of those that are alive. */
-enum { NEAP_REFUSE = 0, NEAP_LEAST_RECENT, NEAP_SHARED };
 
 /* Every key has the limit that 'like' is, a gcra or a semaphore, and begins as a new one; 'like' is
  * copied. A key takes 16 bytes once it is used, and none when nothing of that is left. At most

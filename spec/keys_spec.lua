@@ -128,6 +128,50 @@ describe("keys", function ()
     assert.equal(7650859633215404784ULL, hash(k, "hello world, this is long"))
   end)
 
+  it("tells numbers from the texts that look like them", function ()
+    local seen = {}
+    for _, hash in ipairs {
+      C.neap_hash(secret, "42", 2), C.neap_hash_integer(secret, 42), C.neap_hash_integer(secret, -42),
+      C.neap_hash(secret, "\42\0\0\0\0\0\0\0", 8), C.neap_hash(secret, "\0\42\0\0\0\0\0\0\0", 9),
+    } do
+      assert.is_nil(seen[tostring(hash)])
+      seen[tostring(hash)] = true
+    end
+    local k = open(1)
+    assert.equal(C.neap_hash(secret, "a", 1), hash(k, "a"))   -- one secret, one name in all tables
+  end)
+
+  it("forgets what was idle, to the microsecond, and looks do not count", function ()
+    local k, a = open(4), 17ULL
+    assert.equal(0, C.neap_keys_remember(k, 1000000, C.NEAP_REFUSE))
+    C.neap_keys_turn_to(k, 5000000)
+    C.neap_keys_at(k, a, 0)[0] = 100
+    C.neap_keys_turn_to(k, 5999999)
+    assert.equal(100LL, C.neap_keys_find(k, a, 0)[0])
+    C.neap_keys_turn_to(k, 6000000)
+    assert.is_true(C.neap_keys_find(k, a, 0) == nil)
+    assert.equal(0LL, C.neap_keys_count(k, 0))
+
+    C.neap_keys_at(k, a, 0)[0] = 100
+    C.neap_keys_turn_to(k, 6900000)
+    C.neap_keys_touch(k, C.neap_keys_find(k, a, 0))
+    C.neap_keys_turn_to(k, 7899999)
+    assert.equal(1LL, C.neap_keys_count(k, 0))
+  end)
+
+  it("lets the least recently seen make room, in the order of one instant", function ()
+    local k = open(2)
+    assert.equal(0, C.neap_keys_remember(k, 0, C.NEAP_LEAST_RECENT))
+    for _, key in ipairs { "a", "b", "a", "c" } do C.neap_keys_at(k, hash(k, key), 0)[0] = 9 end
+    assert.is_true(C.neap_keys_find(k, hash(k, "b"), 0) == nil)
+    assert.is_true(C.neap_keys_find(k, hash(k, "a"), 0) ~= nil)
+    assert.equal(2LL, C.neap_keys_count(k, 0))
+    assert.equal(1LL, stats(k).evicted)
+    C.neap_keys_forget(k, hash(k, "a"))
+    C.neap_keys_at(k, hash(k, "d"), 0)[0] = 9
+    assert.is_true(C.neap_keys_find(k, hash(k, "c"), 0) ~= nil)
+  end)
+
   it("refuses a bound it cannot have", function ()
     for _, bound in ipairs { 0, -1, 2^30 + 1 } do
       assert.is_true(C.neap_keys_open(bound, secret) == nil)
