@@ -130,12 +130,13 @@ describe("keys", function ()
 
   it("tells numbers from the texts that look like them", function ()
     local seen = {}
-    for _, hash in ipairs {
-      C.neap_hash(secret, "42", 2), C.neap_hash_integer(secret, 42), C.neap_hash_integer(secret, -42),
+    for _, name in ipairs {
+      C.neap_hash(secret, "42", 2), C.neap_hash_integer(secret, 42),
+      C.neap_hash_integer(secret, -42),
       C.neap_hash(secret, "\42\0\0\0\0\0\0\0", 8), C.neap_hash(secret, "\0\42\0\0\0\0\0\0\0", 9),
     } do
-      assert.is_nil(seen[tostring(hash)])
-      seen[tostring(hash)] = true
+      assert.is_nil(seen[tostring(name)])
+      seen[tostring(name)] = true
     end
     local k = open(1)
     assert.equal(C.neap_hash(secret, "a", 1), hash(k, "a"))   -- one secret, one name in all tables
