@@ -4,6 +4,7 @@ local adaptive = require "neap.adaptive"
 local hybrid = require "neap.hybrid"
 local manual = require "neap.runtime.manual"
 local multi = require "neap.multi"
+local per_key = require "neap.per_key"
 local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 
@@ -256,6 +257,22 @@ describe("an adaptive limit in a composite", function ()
     local twice = hybrid { a = l, b = l }
     twice:try_acquire { a = 1, b = 2 }:give "failure"
     assert.same({ 2, 0 }, { l:limit(), l:in_flight() })
+  end)
+
+  it("may be kept by key", function ()
+    local users = per_key(function ()
+      return adaptive { strategy = "aimd", initial = 8, abandoned = "failure" }
+    end)
+    users:try_acquire "ann":give "failure"
+    assert.same({ 4, 8 }, { users:available "ann", users:available "bob" })
+    hybrid { users, "9/s" }:try_acquire { key = "ann" }:give "failure"
+    assert.equal(2, users:available "ann")
+    assert(users:try_acquire "bob")
+    collect()
+    assert.same({ 2, 4 }, { users:available "ann", users:available "bob" })
+    assert.error_matches(function ()
+      per_key(function () return adaptive { strategy = fixed(1) } end)
+    end, "per_key: a strategy in Lua does not hear of calls by key")
   end)
 
   it("wakes those who wait for it elsewhere", function ()

@@ -262,8 +262,7 @@ end
 ---
 --- A call may cost more than 1, up to the ceiling: it holds as many permits, and when the limit is
 --- below that it goes alone. With `strategy = fn` an error of fn, or what is no number, is an error
---- of the `give` that met it; the permit is back and the limit as it was. fn is called where
---- permits are given back, not by limits that a per_key makes.
+--- of the `give` that met it; the permit is back and the limit as it was.
 ---@param options? string|table  a text is a preset
 ---@return neap.Adaptive
 return function (options)

@@ -146,9 +146,13 @@ local function made_parts(self, fn, parts, level)
   self.holds = self.holds or template.terms.holds
   for _, part in ipairs(template.terms.parts) do
     if part.keyed then error("per_key: one limit per key in another: list them both", level + 1) end
+    if part.learner and part.learner.strategy then
+      error("per_key: a strategy in Lua does not hear of calls by key: take one of neap's own",
+        level + 1)
+    end
     parts[#parts + 1] = part_of(self, nil, { multiplier = part.multiplier, cost = part.cost,
       label = part.label, word = part.word, shed = part.shed, closed = part.closed,
-      fresh = part.leaf }, level + 1)
+      abandoned = part.abandoned, fresh = part.leaf }, level + 1)
   end
 end
 

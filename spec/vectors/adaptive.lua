@@ -100,9 +100,10 @@ end
 
 --- Who waits holds what it gets.
 function ops.acquire_begin(l, step, world)
+  local timeout = step.timeout_ms and step.timeout_ms / 1e3
   world.waiting[step.as] = "waiting"
   world.rt.spawn(function ()
-    local held, why = l:acquire()
+    local held, why = l:acquire { timeout = timeout }
     world.held[step.as], world.waiting[step.as] = held, held and "admitted" or why
   end)
 end
