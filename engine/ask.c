@@ -4,12 +4,15 @@
  * decide   May I go now, and if not, what holds me up? The same question for a head and for a
  *          newcomer: when do all my terms conform, and does somebody who arrived before me stand
  *          before one of them? An elder at a limiter is never overtaken there. One who waits
- *          elsewhere is: waiting holds no token that another could use.
+ *          elsewhere is: waiting holds no token that another could use. But where the urgent one
+ *          (turn.c) asks, a younger one takes only what does not make it come later: what leaves
+ *          enough at the instant at which the urgent one goes, or now when that is not known.
  * predict  How long at least, if I join now? Only what is certain counts: my own line goes first,
  *          and before a limiter so do the lines that ask it alone, all as early as they can; and
- *          the first there has been told when. A line that asks others, too, may move on to one
- *          of them with its next head and let me pass. So the instant is exact for a line on one
- *          rate, and otherwise never later than the truth, unless someone before me gives up.
+ *          the first there has been told when, unless that was for the urgent one's sake. A line
+ *          that asks others, too, may move on to one of them with its next head and let me pass.
+ *          So the instant is exact for a line on one rate, and otherwise never later than the
+ *          truth, unless someone before me gives up.
  *
  * A term that turns away is not waited for: a breaker that is open, unless it was made to be
  * waited for, and a table with no room for another key.
@@ -26,6 +29,39 @@ uint32_t neap_post_of(const struct neap_lines *s, const struct neap_asked *a, in
 static int turns_away(const struct neap_limiter *l)
 {
 	return l->kind == NEAP_BREAKER && l->as.breaker.sheds;
+}
+
+/* What the urgent one asks before the limiter of term i, if that concerns who came at 'arrival'. */
+static const struct neap_want *wanted(const struct neap_lines *s, const struct neap_asked *a,
+				      int32_t i, uint64_t arrival)
+{
+	if (!s->urgent || neap_waiter_at(s, s->urgent)->arrival >= arrival)
+		return NULL;
+	const struct neap_limiter *of = neap_asked_place(a, i);
+	uint64_t tag = neap_asked_place_tag(a, i);
+	for (const struct neap_want *w = s->want; w < s->want + s->wants; w++)
+		if (w->of == of && w->tag == tag)
+			return w;
+	return NULL;
+}
+
+/* From when on may 'c' be taken of the limiter of term i, so that the urgent one comes no later? */
+static neap_ns lets_pass(const struct neap_lines *s, const struct neap_asked *a, int32_t i,
+			 int64_t c, uint64_t arrival, neap_ns at)
+{
+	const struct neap_want *w = wanted(s, a, i, arrival);
+	if (!w)
+		return at;
+	const struct neap_limiter *l = a->faces->terms[i].limiter;
+	const struct neap_line *line = neap_line_of(s, s->urgent);
+	const struct neap_post *p = line->post ? neap_post_at(s, line->post) : NULL;
+	int known = p && p->first == neap_waiter_at(s, s->urgent)->line && p->due < neap_on_give;
+	neap_ns goes = known && p->due > at ? p->due : at;
+	int trial = l->kind == NEAP_BREAKER && l->as.breaker.open;   /* it may be the last */
+	if (!trial && neap_limiter_after(l, c, w->cost, at) <= goes)
+		return at;
+	neap_ns both = neap_limiter_when(l, neap_plus(c, w->cost), at);
+	return both > at && both < neap_on_give ? both : neap_on_give;
 }
 
 struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct neap_asked *a,
@@ -48,6 +84,10 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 			uint32_t first = neap_post_at(s, post)->first;
 			if (first && neap_line_at(s, first)->node.arrival < arrival)
 				when = neap_on_give;
+		}
+		if (s->urgent && when < neap_on_give) {
+			neap_ns lets = lets_pass(s, a, i, c, arrival, at);
+			when = lets > when ? lets : when;
 		}
 		if (when > v.at) {
 			v.at = when;
@@ -77,9 +117,14 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *
 			queued += neap_line_queued(l, i);
 		if (l && l->post != post)
 			waiting += l->count;
+		if (s->urgent && neap_waiter_at(s, s->urgent)->line != line &&
+		    neap_line_of(s, s->urgent)->post != post &&
+		    lets_pass(s, a, i, c, UINT64_MAX, now) > now)
+			waiting++;
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
 		neap_ns at = neap_limiter_after(limiter, before, c, now);
-		if (p && at < p->due && (neap_line_at(s, p->first)->alone || p->first == line))
+		if (p && at < p->due && (neap_line_at(s, p->first)->alone || p->first == line) &&
+		    !wanted(s, a, i, neap_line_at(s, p->first)->node.arrival))
 			at = p->due;
 		if (waiting > *ahead)
 			*ahead = waiting;

@@ -19,6 +19,7 @@
  *   nothing due up to 'at' is left undone
  */
 #include "engine.h"
+#include "wheel.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -257,6 +258,14 @@ void neap_engine_stats(const struct neap_engine *e, struct neap_engine_stats *ou
 			       (line->buckets + post->buckets) * sizeof(uint32_t));
 }
 
+/* What the wheel makes of an instant. */
+static neap_ns timer_of(neap_ns due)
+{
+	if (due == neap_never)
+		return due;
+	return due < 0 ? 0 : due > neap_horizon ? neap_horizon : due;
+}
+
 int neap_engine_check(const struct neap_engine *e)
 {
 	int64_t waiting = 0, sleeping = 0, completed = 0;
@@ -268,14 +277,24 @@ int neap_engine_check(const struct neap_engine *e)
 		waiting += w->state == WAITING;
 		sleeping += w->state == SLEEPING;
 		completed += w->state > ENDED;
-		if (w->state != WAITING)
-			continue;
-		if (!w->line || l->post == 0 || w->deadline < e->at)
-			return NEAP_ECORRUPT;
-		const struct neap_post *p = neap_post_at(&e->lines, l->post);
-		if (l->head == name && p->first == w->line && p->due <= e->at)
+		neap_ns due = w->state == WAITING || w->state == SLEEPING ? w->deadline : neap_never;
+		if (w->state == WAITING) {
+			if (!w->line || l->post == 0 || due < e->at)
+				return NEAP_ECORRUPT;
+			const struct neap_post *p = neap_post_at(&e->lines, l->post);
+			int asked = l->head == name && p->first == w->line;
+			if (asked && p->due <= e->at)
+				return NEAP_ECORRUPT;
+			due = asked && p->due < due ? p->due : due;
+			due = due < neap_on_give ? due : neap_never;
+		}
+		if (neap_wheel_due(e->wheel, name - 1) != timer_of(due))
 			return NEAP_ECORRUPT;
 	}
+	const struct neap_waiter *u = neap_waiter_at(&e->lines, e->lines.urgent);
+	if (e->lines.urgent && (u->state != WAITING || e->lines.wants < 1 ||
+				neap_line_at(&e->lines, u->line)->head != e->lines.urgent))
+		return NEAP_ECORRUPT;
 	int counted = waiting == e->stats.waiting && sleeping == e->stats.sleeping &&
 		      completed == e->stats.completed;
 	return counted ? NEAP_OK : NEAP_ECORRUPT;

@@ -15,9 +15,9 @@ struct neap_engine {
 	uint64_t arrivals;
 	uint32_t waiters_max;
 	uint32_t untouched;         /* records from here on were never used */
-	uint32_t free;              /* list, by next */
+	uint32_t free, free_last;   /* list, by next, the one free longest first */
 	uint32_t ended, ended_last; /* list, by next, in the order it happened */
-	uint32_t dirty, dirty_last; /* list of posts, eldest head first */
+	uint32_t dirty;             /* posts: the heap's first, see turn.c */
 	struct neap_engine_stats stats;
 };
 

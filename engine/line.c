@@ -150,6 +150,7 @@ void neap_line_leave(struct neap_lines *s, uint32_t waiter)
 	l->count--;
 	/* a younger head ranks lower; with nobody else at the post there is nothing to reorder */
 	if (was_head && l->head) {
+		l->moves = 0;
 		int moves = p && !(p->first == w->line && !l->node.child);
 		if (moves)
 			neap_heap_remove(nodes(s), &p->first, w->line);

@@ -57,6 +57,7 @@ struct neap_line {
 	uint32_t post;                  /* where it stands; 0 nowhere */
 	int32_t term;                   /* by which of its terms */
 	int32_t alone;                  /* 1: it asks no other limiter, so it stays there */
+	int32_t moves;                  /* of its head, from post to post */
 };
 
 struct neap_post {
@@ -65,14 +66,23 @@ struct neap_post {
 	neap_ns due;            /* when its first line is asked again; neap_on_give */
 	int64_t waiting;        /* waiters in the lines standing here */
 	uint32_t first;         /* the line whose head came first: root of the heap */
-	uint64_t rank;          /* these three: see turn.c */
-	uint32_t next_dirty;
-	uint32_t dirty;
+	uint32_t dirty;         /* see turn.c */
+	struct neap_node turn;  /* among dirty posts */
+};
+
+/* What the urgent one (turn.c) asks of a limiter, and one of its keys. */
+struct neap_want {
+	const struct neap_limiter *of;
+	uint64_t tag;
+	int64_t cost;
 };
 
 struct neap_lines {
 	struct neap_waiter *waiter;   /* [waiters_max] */
 	struct neap_roster line, post;
+	uint32_t urgent;              /* waiter; 0: nobody is */
+	int32_t wants;                /* the urgent one's, in want[] */
+	struct neap_want want[NEAP_TERMS];
 };
 
 static inline struct neap_waiter *neap_waiter_at(const struct neap_lines *s, uint32_t name)
@@ -88,6 +98,11 @@ static inline struct neap_line *neap_line_at(const struct neap_lines *s, uint32_
 static inline struct neap_post *neap_post_at(const struct neap_lines *s, uint32_t name)
 {
 	return (struct neap_post *)(void *)(s->post.record + name * sizeof(struct neap_post));
+}
+
+static inline struct neap_line *neap_line_of(const struct neap_lines *s, uint32_t waiter)
+{
+	return neap_line_at(s, neap_waiter_at(s, waiter)->line);
 }
 
 static inline const struct neap_all *neap_line_all(const struct neap_line *line)
@@ -125,7 +140,7 @@ struct neap_verdict {
 };
 
 /* When could one who arrived at 'arrival' go? neap_on_give also stands for "somebody before me is
- * there". */
+ * there". It may be sooner when the urgent one has been asked or is gone. */
 struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct neap_asked *a,
 				      uint64_t arrival, neap_ns at);
 /* The earliest instant for one who would join the line of that tag at 'now', what binds it (*bound

@@ -582,8 +582,10 @@ int neap_queue_check(const struct neap_queue *q);
 
 /* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters
  * hear of permits that are given back through their own engine; of others' gives, say _touch.
- * Nobody is overtaken at the limiter before which it stands; but one who needs several may, under
- * overload, be overtaken at each in turn while it stands at another: waiting holds no token. */
+ * Nobody is overtaken at the limiter before which it stands. One who needs several may be overtaken
+ * at each while it stands at another, for waiting holds no token; but not for ever: who has gone from
+ * one to another 8 times is urgent, one at a time and the eldest first, and then nobody younger takes
+ * of its limiters what would make it come later. */
 struct neap_engine;
 
 enum {

@@ -7,7 +7,8 @@
  *
  *     free ---> WAITING or SLEEPING ---> ENDED ---> drained, free again
  *
- * Completions are a list through the records, in the order in which they happened.
+ * Completions are a list through the records, in the order in which they happened. Free records are
+ * used in the order in which they became free, so that generations are used up evenly.
  */
 #include "engine.h"
 
@@ -66,8 +67,9 @@ int64_t neap_engine_drain(struct neap_engine *e, struct neap_completion *out, in
 						  w->state - ENDED, w->bound};
 		e->ended = w->next;
 		w->state = FREE;
-		w->next = e->free;
-		e->free = name;
+		w->next = 0;
+		*(e->free ? &waiter(e, e->free_last)->next : &e->free) = name;
+		e->free_last = name;
 	}
 	e->stats.completed -= n;
 	return n;

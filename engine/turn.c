@@ -10,18 +10,47 @@
  * give up. So a grant at the very deadline is a grant.
  *
  * A post is dirty when its first line must be asked again: its instant came, a permit came back,
- * or the one before it left. Dirty posts are a list, not a recursion, and the list is empty
- * between calls. A line's record and a post for it are reserved when the line begins, so no
- * grant, move or cancel can fail.
+ * or the one before it left. Dirty posts are a heap, not a recursion, and it is empty between
+ * calls. Always the eldest of their firsts is asked, so of two who wait at different posts for what
+ * a third limiter has got back the elder has it. A line's record and a post for it are reserved when
+ * the line begins, so no grant, move or cancel can fail.
+ *
+ * Nobody starves. A head that needs two limiters is overtaken at each in turn while it stands at the
+ * other, under overload for ever: so heads count their moves, and from the 8th on one is urgent.
+ * There is one urgent head at most, the eldest of those who would be. From then on a younger one
+ * takes of its limiters only what does not make it come later (ask.c): where the instant at which
+ * it goes is known, anything that has come back by then, and else what leaves enough for it now. So
+ * a limit per day that it waits for stops no limit per second meanwhile: only near its end are
+ * tokens kept, and no more than it asks. (In scheduling this is known as backfilling: D. Lifka, 1995.)
+ *
+ *   It goes.  Let w be the eldest who waits. At its post nobody passes it, so it is asked there when
+ *             the limiter has what it asks: it goes, or moves. If it moved for ever it would be
+ *             urgent at the 8th move, nobody being there who is older. Then its instant gets no
+ *             later any more: all others are younger, and none takes what delays it. At each
+ *             limiter it stands at most once more, and goes; or permits that are out never come back,
+ *             which no order of waiting could help. Who is now the eldest goes next.
+ *   No knot.  Who is held up is held up by somebody older, who stands there or is urgent. The eldest
+ *             is held up by limiters alone, and these by time, and by permits that are out.
+ *   Nobody is forgotten.  Who is held up stands at a limiter of the urgent one's. The firsts at
+ *             those are asked each time that it was asked and has to stay, and when it is gone, by
+ *             whatever way; its instant changes at no other time. So there are as many wake-ups more
+ *             as it has limiters, a few times in a wait that had 8 moves before. Where nobody is
+ *             urgent there are none, and it costs a comparison with 0.
  */
 #include "engine.h"
 #include "change.h"
 #include "wheel.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
+enum { PATIENCE = 8 };   /* moves until a head is urgent */
+
 /* ---- posts ---- */
+
+/* What becomes of a dirty post. */
+enum { IN_TURN = 1, BEING_SERVED };
 
 void neap_turn_arm(struct neap_engine *e, uint32_t name)
 {
@@ -37,23 +66,27 @@ void neap_turn_arm(struct neap_engine *e, uint32_t name)
 		neap_wheel_cancel(e->wheel, name - 1);
 }
 
-/* Into the list, by rank. Ranks mostly come in order, so the end is tried first. */
-static void mark(struct neap_engine *e, uint32_t post)
+static struct neap_nodes turns(const struct neap_engine *e)
+{
+	const struct neap_roster *r = &e->lines.post;
+	return (struct neap_nodes){r->record + offsetof(struct neap_post, turn), r->size};
+}
+
+/* Among the dirty ones, by who is first there. */
+static void put_in_turn(struct neap_engine *e, uint32_t post)
 {
 	struct neap_post *p = neap_post_at(&e->lines, post);
-	if (p->dirty)
+	p->dirty = IN_TURN;
+	p->turn.arrival = p->first ? neap_line_at(&e->lines, p->first)->node.arrival : 0;
+	neap_heap_add(turns(e), &e->dirty, post);
+}
+
+static void mark(struct neap_engine *e, uint32_t post)
+{
+	if (neap_post_at(&e->lines, post)->dirty)
 		return;
-	p->dirty = 1;
-	p->rank = p->first ? neap_line_at(&e->lines, p->first)->node.arrival : 0;
-	uint32_t *link = &e->dirty;
-	if (*link && neap_post_at(&e->lines, e->dirty_last)->rank <= p->rank)
-		link = &neap_post_at(&e->lines, e->dirty_last)->next_dirty;
-	while (*link && neap_post_at(&e->lines, *link)->rank <= p->rank)
-		link = &neap_post_at(&e->lines, *link)->next_dirty;
-	p->next_dirty = *link;
-	*link = post;
-	if (!p->next_dirty)
-		e->dirty_last = post;
+	e->stats.wakeups++;
+	put_in_turn(e, post);
 }
 
 /* Let a line stand before the limiter of its 'term'. 1 when it is first there. */
@@ -69,6 +102,10 @@ static int stand(struct neap_engine *e, uint32_t line, const struct neap_asked *
 	if (p->first != line)
 		return 0;
 	p->due = neap_on_give;
+	if (p->dirty) {   /* it has just been asked, and nobody behind it may pass */
+		neap_heap_remove(turns(e), &e->dirty, post);
+		p->dirty = 0;
+	}
 	if (was_first)
 		neap_turn_arm(e, neap_line_at(&e->lines, was_first)->head);   /* its deadline alone */
 	return 1;
@@ -94,16 +131,61 @@ void neap_turn_begin_line(struct neap_engine *e, const struct neap_asked *a, uin
 	neap_turn_settle(e);
 }
 
+/* ---- urgency ---- */
+
+/* Those whom the urgent one may hold up, or did, are to be asked. */
+static void ask_held_up(struct neap_engine *e)
+{
+	const struct neap_lines *s = &e->lines;
+	uint32_t own = s->urgent ? neap_line_of(s, s->urgent)->post : 0;
+	for (const struct neap_want *w = s->want; w < s->want + s->wants; w++) {
+		uint32_t post = neap_roster_find(&s->post, w->of, w->tag);
+		if (post && post != own)
+			mark(e, post);
+	}
+}
+
+/* Nobody is urgent any more. */
+static void relieve(struct neap_engine *e)
+{
+	e->lines.urgent = 0;
+	ask_held_up(e);
+}
+
+/* A head has moved to another post, and asks 'a'. */
+static void hurry(struct neap_engine *e, uint32_t name, const struct neap_asked *a)
+{
+	struct neap_lines *s = &e->lines;
+	if (++neap_line_of(s, name)->moves < PATIENCE)
+		return;
+	if (s->urgent && waiter(e, s->urgent)->arrival < waiter(e, name)->arrival)
+		return;
+	if (s->urgent && s->urgent != name)
+		relieve(e);
+	s->urgent = name;
+	s->wants = 0;
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		if (c)
+			s->want[s->wants++] = (struct neap_want){
+				neap_asked_place(a, i), neap_asked_place_tag(a, i), c};
+	}
+}
+
+/* ---- turns ---- */
+
 /* Take a waiter out of its line, and the line away when it was the last. */
 static void leave(struct neap_engine *e, uint32_t name)
 {
 	uint32_t line = waiter(e, name)->line;
 	neap_line_leave(&e->lines, name);
 	e->stats.waiting--;
-	if (neap_line_at(&e->lines, line)->count)
-		return;
-	neap_line_step_back(&e->lines, line);
-	neap_roster_remove(&e->lines.line, line);
+	if (!neap_line_at(&e->lines, line)->count) {
+		neap_line_step_back(&e->lines, line);
+		neap_roster_remove(&e->lines.line, line);
+	}
+	if (e->lines.urgent == name)
+		relieve(e);
 }
 
 /* Behind 'next', who is asked now, stands one who is asked soon. In a long line its record and
@@ -123,7 +205,8 @@ static int ended_as(const struct neap_verdict *v, neap_ns at)
 	return v->shed ? NEAP_SHED : v->at <= at ? NEAP_GRANTED : NEAP_NEVER;
 }
 
-/* Ask the first line of a post, and the next when it is gone, until one has to wait here. */
+/* Ask the first line of a post, and the next when it is gone, until one has to wait here or is
+ * younger than who is to be asked elsewhere. */
 static void serve(struct neap_engine *e, uint32_t post)
 {
 	neap_ns at = e->at;
@@ -136,6 +219,10 @@ static void serve(struct neap_engine *e, uint32_t post)
 		uint32_t line = p->first;
 		const struct neap_line *l = neap_line_at(&e->lines, line);
 		uint32_t name = l->head;
+		if (e->dirty && neap_post_at(&e->lines, e->dirty)->turn.arrival < l->node.arrival) {
+			put_in_turn(e, post);
+			return;
+		}
 		const struct neap_waiter *w = waiter(e, name);
 		struct neap_asked a;
 		neap_asked_ready(&a, neap_line_all(l), w->cost, l->keys, at, NEAP_WANT);
@@ -148,13 +235,19 @@ static void serve(struct neap_engine *e, uint32_t post)
 			neap_ticket_end(e, name, ended_as(&v, at), v.term);
 		} else if (neap_post_of(&e->lines, &a, v.term) == post) {
 			p->due = v.at;
+			p->dirty = 0;
 			neap_turn_arm(e, name);
+			if (name == e->lines.urgent)
+				ask_held_up(e);
 			return;
 		} else {
 			neap_line_step_back(&e->lines, line);
 			if (stand(e, line, &a, v.term))
 				neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = v.at;
 			neap_turn_arm(e, name);
+			hurry(e, name, &a);
+			if (name == e->lines.urgent)
+				ask_held_up(e);
 		}
 	}
 }
@@ -183,10 +276,8 @@ void neap_turn_settle(struct neap_engine *e)
 {
 	while (e->dirty) {
 		uint32_t post = e->dirty;
-		struct neap_post *p = neap_post_at(&e->lines, post);
-		e->dirty = p->next_dirty;
-		p->dirty = 0;
-		e->stats.wakeups++;
+		neap_heap_remove(turns(e), &e->dirty, post);
+		neap_post_at(&e->lines, post)->dirty = BEING_SERVED;   /* no more marks */
 		serve(e, post);
 	}
 }

@@ -384,6 +384,11 @@ neap_ns neap_wheel_next(struct neap_wheel *w)
 	return w->timer[w->heap[0]].due;
 }
 
+neap_ns neap_wheel_due(const struct neap_wheel *w, uint32_t id)
+{
+	return w->timer[id].prev ? w->timer[id].due : neap_never;
+}
+
 uint32_t neap_wheel_count(const struct neap_wheel *w) { return w->count; }
 
 int64_t neap_wheel_bytes(const struct neap_wheel *w)

@@ -220,12 +220,83 @@ describe("engine", function ()
     end
   end)
 
+  it("uses places in turn, so that a ticket's number comes again as late as can be", function ()
+    local s, api = story(3), all(permits(1))
+    s:acquire("holder", 0, api)
+    for i = 1, 3 do s:acquire(i, 0, api) end
+    for i = 1, 3 do s:cancel(i, 0) end
+    s:by(0)
+    for i = 4, 9 do
+      s:acquire(i, 0, api)
+      assert.equal(s.ticket[i - 3] % 2^24, s.ticket[i] % 2^24)   -- index; above it, generation
+      s:cancel(i, 0)
+      s:by(0)
+    end
+  end)
+
   it("counts a clock that steps back as the latest it has seen", function ()
     local s, api = story(), all(rate(1, 1000, 1))
     s:acquire("ann", 5000, api)
     assert.same({ "waits", 6000 }, { s:acquire("bob", 10, api) })
     assert.same({}, s:by(5999))
     assert.same({ { "bob", "granted", 6000 } }, s:by(6000))
+  end)
+end)
+
+describe("an engine under overload", function ()
+  --- Two limits whose tokens come in turn, each taken as it comes by somebody who asks it alone,
+  --- and one, at time 0, who needs both and can never have both. Who takes them: try(who, at).
+  local function alternating(a_ns, b_ns)
+    local a, b = rate(1, a_ns, 1), rate(1, b_ns, 1)
+    return story(), { both = all(a, b), a = all(a), b = all(b) }
+  end
+
+  it("starves nobody who needs two limits that others take in turn", function ()
+    local s, ask = alternating(2000, 2000)
+    assert.equal("granted", (s:try(0, ask.a)))
+    assert.same({ "waits", 2000 }, { s:acquire("both", 0, ask.both) })
+    for at = 1000, 8000, 1000 do   -- whichever it does not stand at
+      assert.equal("granted", (s:try(at, at % 2000 == 0 and ask.a or ask.b)))
+      assert.same({}, s:by(at))
+    end
+    -- B's token is there, A's comes at 10000, and since its 8th move nobody takes B's before that
+    assert.same({ "refused", 9001 }, { s:try(9000, ask.b) })
+    assert.same({ "waits", 9501 }, { s:acquire("light", 9500, ask.b) })
+    assert.same({ { "both", "granted", 10000 } }, s:by(11999))
+    assert.same({ { "light", "granted", 12000 } }, s:by(12000))
+    assert.equal("granted", (s:try(12000, ask.a)))
+    assert.equal(NEVER, C.neap_engine_next_due(s.engine))
+  end)
+
+  it("lets others have meanwhile what comes back before an urgent one goes", function ()
+    local s, ask = alternating(1000, 100000)   -- per second, so to say, and per day
+    s:try(0, ask.b)
+    s:acquire("both", 0, ask.both)             -- stands at b until 100000
+    for day = 1, 5 do
+      local taken = 0
+      for at = day * 100000 - 99500, day * 100000 - 500, 1000 do
+        if s:try(at, ask.a) == "granted" then taken = taken + 1 end
+      end
+      assert.equal(day < 5 and 100 or 99, taken)
+      if day < 5 then
+        assert.same({}, s:by(day * 100000))    -- b has a token, and a has none
+        assert.equal("granted", (s:try(day * 100000, ask.b)))
+      end
+    end
+    assert.same({ { "both", "granted", 500000 } }, s:by(500000))
+  end)
+
+  it("lets the elder go first when two wait apart for what is free at one instant", function ()
+    local a, b, third = permits(2), permits(2), permits(2)
+    local s, a_and_b, at_a, at_b = story(), all(a, b), all(a, third), all(b, third)
+    s:acquire("holder", 0, a_and_b, 2)
+    s:acquire("ann", 1, at_a)
+    s:acquire("bob", 2, at_b)
+    s:acquire("cid", 3, at_a)                  -- behind ann
+    s:give(10, a_and_b, 2)
+    assert.same({ { "ann", "granted", 10 }, { "bob", "granted", 10 } }, s:by(10))
+    s:give(20, at_b)
+    assert.same({ { "cid", "granted", 20 } }, s:by(20))
   end)
 end)
 

@@ -87,10 +87,30 @@ static void any_world(struct dice *d, struct world *w)
 	}
 }
 
-static void open_both(struct dice *d, struct pair *p)
+/* One where heads are overtaken at each of their limiters in turn: some ask several that are slow,
+ * many one of these alone. */
+static void busy_world(struct dice *d, struct world *w)
+{
+	memset(w, 0, sizeof *w);
+	for (int i = 0; i < QUEUE_LIMITERS; i++) {
+		struct neap_limiter *l = &w->limiter[i];
+		l->kind = dice_between(d, 0, 2) ? NEAP_GCRA : NEAP_SEMAPHORE;
+		if (l->kind == NEAP_GCRA)
+			neap_gcra_init(&l->as.gcra, 1, dice_any_size(d, 20, 500), dice_between(d, 1, 3));
+		else
+			neap_semaphore_init(&l->as.semaphore, dice_between(d, 1, 3), 0);
+	}
+	for (int a = 0; a < QUEUE_ALLS; a++) {
+		for (int i = 0; i < QUEUE_COSTS; i++)
+			w->term[a][i] = (struct neap_term){&w->limiter[(a + i) % 4], 1, i, 0};
+		w->all[a] = (struct neap_all){w->term[a], QUEUE_COSTS, 0};
+	}
+}
+
+static void open_both(struct dice *d, struct pair *p, void (*make)(struct dice *, struct world *))
 {
 	memset(p, 0, sizeof *p);
-	any_world(d, &p->world);
+	make(d, &p->world);
 	world_copy(&p->queue.world, &p->world);
 	p->waiters_max = (uint32_t)dice_between(d, 1, 30);
 	p->now = p->queue.at = dice_between(d, 0, 1) ? 0 : dice_any_size(d, 1, INT64_C(1) << 50);
@@ -222,18 +242,16 @@ static void expect_answer(struct pair *p, const struct neap_answer *a, int all, 
 	}
 }
 
-static void ask(struct dice *d, struct pair *p)
+static void ask(struct dice *d, struct pair *p, const struct neap_request *r, int all)
 {
-	struct neap_request r;
 	struct neap_answer a, peeked;
-	int all, waits = (int)dice_between(d, 0, 3);
-	any_request(d, p, &r, &all);
+	int waits = (int)dice_between(d, 0, 3);
 	queue_advance(&p->queue, p->now);
-	neap_engine_peek(p->engine, &r, p->now, &peeked);
-	expect_answer(p, &peeked, all, r.cost);
+	neap_engine_peek(p->engine, r, p->now, &peeked);
+	expect_answer(p, &peeked, all, r->cost);
 	if (!waits)
-		neap_engine_try(p->engine, &r, p->now, &a);
-	else if (neap_engine_acquire(p->engine, &r, p->now, &a))
+		neap_engine_try(p->engine, r, p->now, &a);
+	else if (neap_engine_acquire(p->engine, r, p->now, &a))
 		trial_fail("no memory");
 	if (a.at != peeked.at || a.bound != peeked.bound || a.ahead != peeked.ahead)
 		trial_fail("peek says %ld, acquire %ld", peeked.at, a.at);
@@ -242,29 +260,49 @@ static void ask(struct dice *d, struct pair *p)
 	int open = p->queue.people + p->queue.ends;
 	switch (a.status) {
 	case NEAP_GRANTED:
-		neap_all_take(&p->queue.world.all[all], r.cost, p->queue.at, NULL);
-		remember(p, all, r.cost, p->queue.at);
+		neap_all_take(&p->queue.world.all[all], r->cost, p->queue.at, NULL);
+		remember(p, all, r->cost, p->queue.at);
 		break;
 	case NEAP_TIMEOUT:
-		if (r.deadline > p->queue.at && a.at <= r.deadline)
-			trial_fail("deadline %ld refused, %ld is early enough", r.deadline, a.at);
+		if (r->deadline > p->queue.at && a.at <= r->deadline)
+			trial_fail("deadline %ld refused, %ld is early enough", r->deadline, a.at);
 		break;
 	case NEAP_QUEUE_FULL:
 		if (open < (int)p->waiters_max)
 			trial_fail("full with %d of %u", open, p->waiters_max);
 		break;
 	case NEAP_WAITING:
-		if (open >= (int)p->waiters_max || r.deadline <= p->queue.at ||
-		    (a.at > r.deadline && a.at < neap_on_give))
+		if (open >= (int)p->waiters_max || r->deadline <= p->queue.at ||
+		    (a.at > r->deadline && a.at < neap_on_give))
 			trial_fail("waits, %d of %u do, deadline %ld, %ld at best", open, p->waiters_max,
-				   r.deadline, a.at);
-		queue_join(&p->queue, all, r.cost, r.deadline, a.ticket);
+				   r->deadline, a.at);
+		queue_join(&p->queue, all, r->cost, r->deadline, a.ticket);
 		p->asked[p->asks++] = p->queue.person[p->queue.people - 1];
 		break;
 	case NEAP_REFUSED:
 		if (waits)
 			trial_fail("acquire refuses");
 	}
+}
+
+static void ask_anything(struct dice *d, struct pair *p)
+{
+	struct neap_request r;
+	int all;
+	any_request(d, p, &r, &all);
+	ask(d, p, &r, all);
+}
+
+static void ask_for_some(struct dice *d, struct pair *p)
+{
+	int all = (int)dice_between(d, 0, QUEUE_ALLS - 1);
+	int one = dice_between(d, 0, 3) ? (int)dice_between(d, 0, QUEUE_COSTS - 1) : -1;
+	struct neap_request r = {.all = &p->world.all[all], .deadline = neap_never};
+	for (int i = 0; i < QUEUE_COSTS; i++)
+		r.cost[i] = one < 0 ? dice_between(d, 0, 5) > 0 : i == one;
+	if (!dice_between(d, 0, 9))
+		r.deadline = p->now + dice_any_size(d, 1, 8000);
+	ask(d, p, &r, all);
 }
 
 static void go_to_sleep(struct dice *d, struct pair *p)
@@ -367,7 +405,7 @@ static void step(struct dice *d, struct pair *p)
 		if (neap_engine_advance(p->engine, p->now) != p->queue.ends)
 			trial_fail("advance counts otherwise than %d", p->queue.ends);
 		break;
-	default: ask(d, p);
+	default: ask_anything(d, p);
 	}
 	if (dice_between(d, 0, 2))
 		drain(d, p);
@@ -377,7 +415,7 @@ static void same_as_a_list(struct dice *d)
 {
 	static struct pair p;
 	for (int64_t ops = trial_ops(50000); ops > 0;) {
-		open_both(d, &p);
+		open_both(d, &p, any_world);
 		for (int i = 0; i < 200; i++, ops--) {
 			step(d, &p);
 			expect_same(&p);
@@ -386,8 +424,43 @@ static void same_as_a_list(struct dice *d)
 	}
 }
 
+/* ---- overload ---- */
+
+/* Time goes slowly, permits come back at once, and for a limiter alone there is always somebody. */
+static void busy_step(struct dice *d, struct pair *p)
+{
+	neap_ns next = queue_next(&p->queue);
+	p->now = dice_between(d, 0, 3) ? p->now + dice_between(d, 0, 9)
+				       : next < neap_horizon ? next : p->now;
+	switch (dice_between(d, 0, 19)) {
+	case 0: cancel(d, p); break;
+	case 1: touch(d, p); break;
+	case 2: case 3: case 4: case 5: case 6: come_back(d, p); break;
+	default: ask_for_some(d, p);
+	}
+	drain(d, p);
+}
+
+static void nobody_starves(struct dice *d)
+{
+	static struct pair p;
+	int64_t urgent = 0, worlds = 0;
+	for (int64_t ops = trial_ops(50000); ops > 0; worlds++) {
+		open_both(d, &p, busy_world);
+		for (int i = 0; i < 400; i++, ops--) {
+			busy_step(d, &p);
+			expect_same(&p);
+			urgent += p.queue.urgent != 0;
+		}
+		neap_engine_close(p.engine);
+	}
+	if (worlds > 20 && urgent < worlds)
+		trial_fail("somebody was urgent in %ld steps of %ld worlds", urgent, worlds);
+}
+
 int main(void)
 {
 	trial_run("an engine ends every ticket as a list of people would", same_as_a_list);
+	trial_run("and under overload, where some become urgent", nobody_starves);
 	return trial_verdict();
 }

@@ -9,8 +9,11 @@
  *   Nobody passes a limiter while somebody who arrived before him stands there.
  *   The eldest head before a limiter is asked at the instant it was told, and when a permit or a
  *   refund comes, or the one before it is gone.
- *   At one instant the heads that are to be asked are asked first, the eldest before the others;
- *   then sleepers wake and those whose deadline it is give up, in order of arrival.
+ *   At one instant the heads that are to be asked are asked first, always the eldest of them; then
+ *   sleepers wake and those whose deadline it is give up, in order of arrival.
+ *   A head that has moved 8 times is urgent, if nobody older is. Nobody younger takes of a limiter
+ *   what would make it come later. When it was asked and stays, and when it ends, those who stand
+ *   first before its limiters are to be asked.
  */
 #include "queue.h"
 
@@ -85,6 +88,41 @@ static int64_t asked(const struct neap_all *a, const int64_t *cost, int i)
 	return sum;
 }
 
+static struct queue_person *find(struct queue *q, int64_t ticket)
+{
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++)
+		if (p->ticket == ticket)
+			return p;
+	return NULL;
+}
+
+/* What somebody asks of a limiter. */
+static int64_t asks_of(const struct queue *q, const struct queue_person *p, int limiter)
+{
+	for (int i = 0; i < q->world.all[p->all].count; i++)
+		if (limiter_of(q, p->all, i) == limiter)
+			return asked(&q->world.all[p->all], p->cost, i);
+	return 0;
+}
+
+/* From when on somebody younger may have 'sum' of a limiter of the urgent one's. */
+static neap_ns spared(struct queue *q, int limiter, int64_t sum, uint64_t arrival)
+{
+	struct queue_person *u = q->urgent ? find(q, q->urgent) : NULL;
+	struct neap_limiter *l = &q->world.limiter[limiter];
+	int64_t own = u && u->arrival < arrival ? asks_of(q, u, limiter) : 0;
+	if (!own)
+		return q->at;
+	int stands = q->stands_at[line_of(u)];
+	neap_ns goes = first_at(q, stands) == u ? q->due[stands] : neap_on_give;
+	if (goes == neap_on_give || goes < q->at)
+		goes = q->at;
+	if (neap_limiter_after(l, sum, own, q->at) <= goes)
+		return q->at;
+	neap_ns both = neap_limiter_when(l, sum + own, q->at);
+	return both > q->at && both < neap_never ? both : neap_on_give;
+}
+
 neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arrival,
 		     int32_t *term)
 {
@@ -99,6 +137,9 @@ neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arr
 		const struct queue_person *first = first_at(q, limiter_of(q, all, i));
 		if (first && first->arrival < arrival && when != neap_never)
 			when = neap_on_give;
+		neap_ns spare = spared(q, limiter_of(q, all, i), sum, arrival);
+		if (spare > when && when < neap_on_give)
+			when = spare;
 		if (when > latest) {
 			latest = when;
 			*term = i;
@@ -115,39 +156,75 @@ static void mark(struct queue *q, int limiter)
 		if (q->dirty[i] == limiter)
 			return;
 	q->dirty[q->dirt++] = limiter;
+	q->wakeups++;
+}
+
+static void unmark(struct queue *q, int limiter)
+{
+	for (int i = 0; i < q->dirt; i++)
+		if (q->dirty[i] == limiter)
+			q->dirty[i--] = q->dirty[--q->dirt];
+}
+
+/* Those before the limiters of 'u', who is or was urgent, are to be asked, but not itself. */
+static void ask_held_up(struct queue *q, const struct queue_person *u)
+{
+	for (int l = 0; l < QUEUE_LIMITERS; l++)
+		if (asks_of(q, u, l) && first_at(q, l) &&
+		    (q->urgent != u->ticket || q->stands_at[line_of(u)] != l))
+			mark(q, l);
 }
 
 static void end(struct queue *q, struct queue_person *p, int status, int32_t bound)
 {
+	struct queue_person gone = *p;
 	q->ended[q->ends++] = (struct neap_completion){p->ticket, q->at, status, bound};
 	memmove(p, p + 1, (size_t)(q->person + q->people - p - 1) * sizeof *p);
 	q->people--;
+	if (q->urgent == gone.ticket) {
+		q->urgent = 0;
+		ask_held_up(q, &gone);
+	}
 }
 
-static void serve(struct queue *q, int limiter)
+static void move(struct queue *q, struct queue_person *p, int to, neap_ns when)
 {
-	struct queue_person *p;
-	q->wakeups++;
-	while ((p = first_at(q, limiter)) != NULL) {
-		int32_t term;
-		int line = line_of(p);
-		neap_ns when = queue_decide(q, p->all, p->cost, p->arrival, &term);
-		if (when <= q->at)
-			when = neap_all_claim(&q->world.all[p->all], p->cost, q->at, &term);
-		if (when <= q->at || when == neap_never) {
-			end(q, p, when <= q->at ? NEAP_GRANTED : NEAP_NEVER, when <= q->at ? -1 : term);
-			continue;
-		}
-		int to = limiter_of(q, p->all, term);
-		q->stands_by[line] = term;
-		if (to == limiter) {
-			q->due[limiter] = when;
-			return;
-		}
-		q->stands_at[line] = to;
-		if (first_at(q, to) == p)
-			q->due[to] = when;
+	struct queue_person *u = q->urgent ? find(q, q->urgent) : NULL;
+	q->stands_at[line_of(p)] = to;
+	if (first_at(q, to) == p) {
+		q->due[to] = when;
+		unmark(q, to);   /* it was asked just now */
 	}
+	if (++p->moves < 8 || (u && u->arrival < p->arrival))
+		return;
+	q->urgent = p->ticket;
+	if (u && u != p)
+		ask_held_up(q, u);
+}
+
+/* Ask the first before a limiter. Is there another to be asked, now that it is gone? */
+static int ask_first(struct queue *q, int limiter)
+{
+	int32_t term;
+	struct queue_person *p = first_at(q, limiter);
+	if (!p)
+		return 0;
+	neap_ns when = queue_decide(q, p->all, p->cost, p->arrival, &term);
+	if (when <= q->at)
+		when = neap_all_claim(&q->world.all[p->all], p->cost, q->at, &term);
+	if (when <= q->at || when == neap_never) {
+		end(q, p, when <= q->at ? NEAP_GRANTED : NEAP_NEVER, when <= q->at ? -1 : term);
+		return 1;
+	}
+	int to = limiter_of(q, p->all, term);
+	q->stands_by[line_of(p)] = term;
+	if (to == limiter)
+		q->due[limiter] = when;
+	else
+		move(q, p, to, when);
+	if (q->urgent == p->ticket)
+		ask_held_up(q, p);
+	return to != limiter;
 }
 
 static uint64_t rank_of(struct queue *q, int limiter)
@@ -164,8 +241,8 @@ static void settle_down(struct queue *q)
 			if (rank_of(q, q->dirty[i]) < rank_of(q, q->dirty[eldest]))
 				eldest = i;
 		int limiter = q->dirty[eldest];
-		q->dirty[eldest] = q->dirty[--q->dirt];
-		serve(q, limiter);
+		if (!ask_first(q, limiter))
+			unmark(q, limiter);
 	}
 }
 
@@ -226,14 +303,6 @@ neap_ns queue_next(struct queue *q)
 			next = timer;
 	}
 	return next;
-}
-
-static struct queue_person *find(struct queue *q, int64_t ticket)
-{
-	for (struct queue_person *p = q->person; p < q->person + q->people; p++)
-		if (p->ticket == ticket)
-			return p;
-	return NULL;
 }
 
 /* All that is due at this instant. */
@@ -322,7 +391,9 @@ int queue_ahead(struct queue *q, int all, const int64_t *cost)
 			continue;
 		for (struct queue_person *p = q->person; p < q->person + q->people; p++)
 			ahead += p->all >= 0 &&
-				 (q->stands_at[line_of(p)] == limiter || line_of(p) == line_of(&me));
+				 (q->stands_at[line_of(p)] == limiter || line_of(p) == line_of(&me) ||
+				  (p->ticket == q->urgent &&
+				   spared(q, limiter, asked(a, cost, i), UINT64_MAX) > q->at));
 		most = ahead > most ? ahead : most;
 	}
 	return most;

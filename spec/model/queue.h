@@ -27,6 +27,7 @@ struct queue_person {
 	neap_ns deadline;
 	uint64_t arrival;
 	int all;               /* -1: asleep */
+	int moves;             /* from limiter to limiter, as a head */
 };
 
 struct queue {
@@ -38,9 +39,10 @@ struct queue {
 	int stands_at[QUEUE_LINES], stands_by[QUEUE_LINES];   /* limiter and term of a line's head */
 	neap_ns due[QUEUE_LIMITERS];                /* when the first before it is asked */
 	int dirty[QUEUE_LIMITERS], dirt;
+	int64_t urgent;                             /* ticket; 0: nobody */
 	struct neap_completion ended[QUEUE_PEOPLE];
 	int ends;
-	int64_t wakeups;       /* how often the first before a limiter was asked */
+	int64_t wakeups;       /* how often the first before a limiter was to be asked */
 };
 
 void queue_advance(struct queue *q, neap_ns now);
