@@ -248,12 +248,16 @@ end
 
 -- ---- verbs ------------------------------------------------------------------------------------
 
--- Each verb apart from how it is called: `key` is that of a limit per key, which says it first.
--- To be tail-called, so that a mistake is the caller's.
-local verbs = {}
-limiter.verbs = verbs
+-- In the verbs `key` is for limits per key alone, which say it first (neap.per_key). They tail-call
+-- these, so that a mistake is their caller's, too.
 
-function verbs.try(self, given, key)
+--- Take now or not at all. Never overtakes those who wait for the same limit.
+---@param given? integer|table<string, integer>  what it costs, 1 unless told, and keys by name
+---@param key? string|integer
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
+function limiter:try_acquire(given, key)
   local n = read_request(self, given, false, 2, key)
   if self.closed then return nil, "closed" end
   local rt = current()
@@ -263,7 +267,13 @@ function verbs.try(self, given, key)
   return refusal(self, now)
 end
 
-function verbs.peek(self, given, key)
+--- Answer as try_acquire would, and take nothing.
+---@param given? integer|table<string, integer>
+---@param key? string|integer
+---@return true? granted
+---@return string? why
+---@return number? wait_s
+function limiter:peek(given, key)
   read_request(self, given, false, 2, key)
   if self.closed then return nil, "closed" end
   local rt = current()
@@ -297,7 +307,15 @@ local function stand(self, rt, n)
   return nil, "timeout", wait_s
 end
 
-function verbs.acquire(self, given, wait, key)
+--- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
+--- `deadline` (an instant) say. What cannot be met in time is refused at once.
+---@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
+---@param wait? number|string|table  a timeout, or `{ deadline = at }`, if not in the table
+---@param key? string|integer
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s  after "timeout": until it could have been, asked anew
+function limiter:acquire(given, wait, key)
   if wait ~= nil then given = limiter.joined(given, wait, 2) end
   local n = read_request(self, given, true, 2, key)
   local rt = current()
@@ -314,7 +332,11 @@ function verbs.acquire(self, given, wait, key)
   return refusal(self, now)
 end
 
-function verbs.why(self, given, key)
+--- What stands in the way of a call, nil when nothing does.
+---@param given? integer|table<string, integer>
+---@param key? string|integer
+---@return neap.Reason?
+function limiter:why(given, key)
   read_request(self, given, false, 2, key)
   if self.closed then return reason.closed(self) end
   local rt = current()
@@ -325,29 +347,6 @@ function verbs.why(self, given, key)
   return reason.new(self.terms, answer, request, word, wait, now)
 end
 
---- Take now or not at all. Never overtakes those who wait for the same limit.
----@param given? integer|table<string, integer>  what it costs, 1 unless told, and keys by name
----@return neap.Permit? permit
----@return string? why
----@return number? wait_s
-function limiter:try_acquire(given) return verbs.try(self, given) end
-
---- Answer as try_acquire would, and take nothing.
----@param given? integer|table<string, integer>
----@return true? granted
----@return string? why
----@return number? wait_s
-function limiter:peek(given) return verbs.peek(self, given) end
-
---- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
---- `deadline` (an instant) say. What cannot be met in time is refused at once.
----@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
----@param wait? number|string|table  a timeout, or `{ deadline = at }`, if not in the table
----@return neap.Permit? permit
----@return string? why
----@return number? wait_s  after "timeout": until it could have been, asked anew
-function limiter:acquire(given, wait) return verbs.acquire(self, given, wait) end
-
 --- After a call: give back, and answer as it did.
 local function finish(held, ok, ...)
   held:give(ok and "success" or "failure")
@@ -355,7 +354,7 @@ local function finish(held, ok, ...)
   return ...
 end
 
-verbs.finish = finish
+limiter.finish = finish
 
 --- Acquire, call `fn(...)`, give back: "success" when it returns; "failure" when it raises, and
 --- then its error goes on unchanged.
@@ -416,11 +415,6 @@ function limiter:capacity(name, of)
   local now = limiter.present()
   return reason.least(terms_of(self, name, 2), reason.capacity, keys_of(self, of, 2), now)
 end
-
---- What stands in the way of a call, nil when nothing does.
----@param given? integer|table<string, integer>
----@return neap.Reason?
-function limiter:why(given) return verbs.why(self, given) end
 
 -- ---- closing ----------------------------------------------------------------------------------
 

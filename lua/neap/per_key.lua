@@ -30,7 +30,6 @@ local window = require "neap.window"
 
 local error, ipairs, pairs, pcall, tonumber = error, ipairs, pairs, pcall, tonumber
 local tostring, type = tostring, type
-local verbs = limiter.verbs
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 
@@ -197,7 +196,7 @@ end
 ---@return number? wait_s
 function per_key:try_acquire(key, given)
   check(key, "try_acquire", 2)
-  return verbs.try(self, given, key)
+  return limiter.try_acquire(self, given, key)
 end
 
 ---@param key string|integer
@@ -207,7 +206,7 @@ end
 ---@return number? wait_s
 function per_key:peek(key, given)
   check(key, "peek", 2)
-  return verbs.peek(self, given, key)
+  return limiter.peek(self, given, key)
 end
 
 --- Take, and wait in the key's line for it.
@@ -219,7 +218,7 @@ end
 ---@return number? wait_s
 function per_key:acquire(key, given, wait)
   check(key, "acquire", 2)
-  return verbs.acquire(self, given, wait, key)
+  return limiter.acquire(self, given, wait, key)
 end
 
 ---@param key string|integer
@@ -227,7 +226,7 @@ end
 ---@return neap.Reason?
 function per_key:why(key, given)
   check(key, "why", 2)
-  return verbs.why(self, given, key)
+  return limiter.why(self, given, key)
 end
 
 --- Acquire, call, give back; see limiter:with.
@@ -239,9 +238,9 @@ end
 function per_key:with(key, given, fn, ...)
   check(key, "with", 2)
   if type(fn) ~= "function" then error("with: a function expected, got " .. type(fn), 2) end
-  local held, why, wait_s = verbs.acquire(self, given, nil, key)
+  local held, why, wait_s = limiter.acquire(self, given, nil, key)
   if not held then return nil, why, wait_s end
-  return verbs.finish(held, pcall(fn, ...))
+  return limiter.finish(held, pcall(fn, ...))
 end
 
 --- Whole tokens that a key has now; all of them for one that was never seen.

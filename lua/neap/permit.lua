@@ -24,7 +24,7 @@ local zero = ffi.new "int64_t[8]"
 
 ---@class neap.Permit
 ---@field limiter neap.Limiter
----@field cost integer?          what every limit was charged, or
+---@field cost integer?          what every limit was charged; or by index + 1 each cost; or
 ---@field request ffi.cdata*?    struct neap_request: what each was charged, and in place of a
 ---  deadline the instant it was granted at; always when it holds
 ---@field at ffi.cdata*          ns: that instant
@@ -32,8 +32,8 @@ local zero = ffi.new "int64_t[8]"
 local permit = {}
 permit.__index = permit
 
---- A permit for what `request` was granted at `at`. One that holds nothing and was charged the
---- same everywhere is one small table, which compiled code does not even build when it is dropped.
+--- A permit for what `request` was granted at `at`. One that holds nothing and was charged few
+--- costs is one small table, which compiled code does not even build when it is dropped.
 ---@param limiter neap.Limiter
 ---@param request ffi.cdata*   struct neap_request; copied where it is needed
 ---@param n integer?           the cost, when it is the same for all
@@ -45,8 +45,14 @@ function permit.new(limiter, request, n, at)
     local own = ffi.gc(request_t(request), reclaim)
     own.deadline = at
     return setmetatable({ limiter = limiter, request = own, at = at }, permit)
-  elseif n and not limiter.terms.keys then
+  elseif limiter.terms.keys then
+    return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
+  elseif n then
     return setmetatable({ limiter = limiter, cost = n, at = at }, permit)
+  elseif limiter.terms.costs <= 4 then
+    local c = request.cost
+    return setmetatable({ tonumber(c[0]), tonumber(c[1]), tonumber(c[2]), tonumber(c[3]),
+      limiter = limiter, at = at }, permit)
   end
   return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
 end
@@ -127,7 +133,9 @@ local function charged(self)
   if self.request then return self.request end
   local terms = self.limiter.terms
   spent.all = terms.all
-  for i = 0, C.NEAP_COSTS - 1 do spent.cost[i] = i < terms.costs and self.cost or 0 end
+  for i = 0, C.NEAP_COSTS - 1 do
+    spent.cost[i] = i < terms.costs and (self.cost or self[i + 1]) or 0
+  end
   return spent
 end
 
