@@ -43,8 +43,8 @@ race.report(times, CALLS, "multi", "hybrid", "multi3", "hybrid3-from-Lua", "<=2.
 race.report(times, CALLS, "kept", "hybrid", "multi3_kept", "hybrid3-from-Lua")
 race.report(times, CALLS, "multi", "parts", "multi3_parts", "3-takes-from-Lua")
 
--- By itself, and last: a list is read in loops, so this is not one trace, and what it calls while it
--- is interpreted is not compiled for others any more.
+-- By itself, and last: a list is read in loops, so this is not one trace, and what it calls while
+-- it is interpreted is not compiled for others any more.
 times = race.run(ROUNDS, {
   hybrid = calls(function () return hybrid:try_acquire() end),
   list = calls(function ()
