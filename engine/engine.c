@@ -84,13 +84,15 @@ void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_n
 {
 	struct neap_asked asked;
 	try(e, r, &asked, now, a);
+	if (r->all->stats)
+		neap_stats_answer(r->all->stats, &asked, a);
 }
 
-int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, neap_ns now,
-			struct neap_answer *a)
+/* _acquire, which leaves in 'asked' what it asked. */
+static int acquire(struct neap_engine *e, const struct neap_request *r, struct neap_asked *asked,
+		   neap_ns now, struct neap_answer *a)
 {
-	struct neap_asked asked;
-	try(e, r, &asked, now, a);
+	try(e, r, asked, now, a);
 	if (a->status != NEAP_REFUSED)
 		return NEAP_OK;
 	if (r->deadline <= e->at || (a->at > r->deadline && a->at < neap_on_give)) {
@@ -118,9 +120,22 @@ int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, nea
 		neap_line_join(&e->lines, line, name);
 		neap_turn_arm(e, name);
 	} else {
-		neap_turn_begin_line(e, &asked, costs_in_use(r), name, a->bound);
+		neap_turn_begin_line(e, asked, costs_in_use(r), name, a->bound);
 	}
 	return NEAP_OK;
+}
+
+int neap_engine_acquire(struct neap_engine *e, const struct neap_request *r, neap_ns now,
+			struct neap_answer *a)
+{
+	struct neap_asked asked;
+	int code = acquire(e, r, &asked, now, a);
+	struct neap_stats *s = r->all->stats;
+	if (s && code == NEAP_OK) {
+		neap_stats_answer(s, &asked, a);
+		s->at_once += a->status != NEAP_WAITING;
+	}
+	return code;
 }
 
 int64_t neap_engine_sleep(struct neap_engine *e, neap_ns until, neap_ns now)
@@ -192,6 +207,8 @@ void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, con
 	struct neap_asked asked;
 	now = neap_turn_to(e, now);
 	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	if (r->all->stats)
+		neap_stats_settle(r->all->stats, r, used);
 	neap_asked_settle(&asked, used, at, now);
 	for (int32_t i = 0; i < r->all->count; i++)
 		neap_turn_ask_anew(e, &asked, i);

@@ -12,7 +12,7 @@ struct neap_engine {
 	struct neap_lines lines;
 	struct neap_wheel *wheel;
 	neap_ns at;                 /* all that was due up to here has happened */
-	uint64_t arrivals;
+	uint64_t arrival;           /* the last one, see ticket.c */
 	uint32_t waiters_max;
 	uint32_t untouched;         /* records from here on were never used */
 	uint32_t free, free_last;   /* list, by next, the one free longest first */
@@ -53,5 +53,15 @@ void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
 void neap_turn_settle(struct neap_engine *e);
 /* End one who waits otherwise than by a grant. */
 void neap_turn_drop(struct neap_engine *e, uint32_t name, int status);
+
+/* ---- stats.c ---- */
+
+/* A request was answered. */
+void neap_stats_answer(struct neap_stats *s, const struct neap_asked *asked,
+		       const struct neap_answer *a);
+/* A ticket ended that stood in line. 'asked' may be NULL when no term decided that. */
+void neap_stats_end(struct neap_stats *s, const struct neap_asked *asked, int status, int32_t bound,
+		    neap_ns wait_ns);
+void neap_stats_settle(struct neap_stats *s, const struct neap_request *r, const int64_t *used);
 
 #endif

@@ -212,7 +212,7 @@ void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const in
 		if (a->term[i].limiter == &f->limiter)
 			a->face_of[i] = (int8_t)a->count++;
 	}
-	a->own = (struct neap_all){a->term, all->count, all->kinds};
+	a->own = (struct neap_all){a->term, all->count, all->kinds, all->stats};
 	a->faces = &a->own;
 }
 

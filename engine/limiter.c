@@ -464,6 +464,6 @@ int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t c
 				return NEAP_ERANGE;
 		kinds |= 1u << t->limiter->kind;
 	}
-	*all = (struct neap_all){terms, count, kinds};
+	*all = (struct neap_all){terms, count, kinds, NULL};
 	return NEAP_OK;
 }

@@ -37,7 +37,7 @@ int neap_roster_check(const struct neap_roster *r);
 /* What every step looks at comes first, so that one line of memory usually serves. */
 struct neap_waiter {
 	neap_ns deadline;       /* of a sleeper: when to wake; once ended: when that was */
-	uint64_t arrival;       /* counts up */
+	uint64_t arrival;       /* see ticket.c */
 	uint32_t next, prev;    /* in its line, oldest first; names are index + 1 */
 	uint32_t line;
 	uint32_t generation;

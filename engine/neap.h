@@ -310,6 +310,7 @@ enum { NEAP_SUCCESS = 0, NEAP_FAILURE = 1, NEAP_IGNORE = 2 };   /* how a permit 
 enum { NEAP_COSTS = 8, NEAP_KEYS = 4, NEAP_TERMS = 64 };        /* per request; per all-of */
 
 struct neap_keyed;
+struct neap_stats;
 
 struct neap_limiter {
 	int32_t kind;
@@ -362,9 +363,10 @@ struct neap_all {
 	const struct neap_term *terms;
 	int32_t count;
 	uint32_t kinds;       /* 1 << NEAP_... for each kind among the limiters */
+	struct neap_stats *stats;   /* NULL, or where an engine counts what became of requests */
 };
 
-/* Make an all of these terms. NEAP_ERANGE, *all untouched: a NULL, too many terms, a multiplier, a
+/* Make an all of these terms, without stats. NEAP_ERANGE, *all untouched: a NULL, too many terms, a multiplier, a
  * cost or a key outside its range, terms of one limiter that do not stand together, or that name
  * different keys. */
 int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t count);
@@ -577,6 +579,62 @@ void neap_queue_stats(const struct neap_queue *q, struct neap_queue_stats *out);
 /* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
 int neap_queue_check(const struct neap_queue *q);
 /* ==== end of queue ==== */
+
+/* ==== ring 1: stats, what became of requests ============================================ */
+
+/* Why a request was refused. */
+enum {
+	NEAP_BY_RATE = 0,   /* tokens have yet to arrive */
+	NEAP_BY_BUSY,       /* permits have yet to come back */
+	NEAP_BY_LINE,       /* others wait, and go first */
+	NEAP_BY_PAUSE,      /* nobody leaves for a while */
+	NEAP_BY_OPEN,       /* a breaker turns calls away */
+	NEAP_BY_FULL,       /* a keyed limiter has no room for another key */
+	NEAP_BY_COST,       /* more than there can ever be */
+	NEAP_BY_CLOSED,     /* nothing passes, whatever it costs */
+	NEAP_BY_OTHER,      /* the engine knows no other: the caller's, who may count, too */
+	NEAP_CAUSES,
+};
+
+enum { NEAP_WAIT_BUCKETS = 162 };
+
+/* How long waiters stood in line: a histogram of four buckets to an octave, from 1024 ns to 2^50 ns
+ * (13 days), one for less and one for more. Zeroed is ready. */
+struct neap_waits {
+	int64_t count;
+	neap_ns sum_ns;         /* INT64_MAX: that much, or more */
+	neap_ns max_ns;
+	int64_t bucket[162];    /* NEAP_WAIT_BUCKETS; see neap_waits_bound */
+};
+
+/* What became of the requests on an all, counted by the engine when it answers them and when their
+ * tickets end; one that was only looked at (_peek) does not count. Zeroed is ready. The caller's
+ * memory, and one engine's: of that engine's thread. */
+struct neap_stats {
+	int64_t granted;        /* at once or in the end */
+	int64_t waited;         /* of these, those that stood in line */
+	int64_t undone;         /* of these, those settled with nothing used: as if never granted */
+	int64_t refused[9];     /* by NEAP_BY_...; NEAP_CAUSES of them */
+	int64_t expired;        /* NEAP_TIMEOUT, at once or in line */
+	int64_t cancelled;
+	int64_t queue_full;     /* NEAP_QUEUE_FULL */
+	int64_t settled_up;     /* settled for more, at some cost */
+	int64_t settled_down;   /* and for less */
+	int64_t leaked;         /* the engine cannot know: permits that their owners lost */
+	int64_t at_once;        /* _acquire answered without a line: a wait of 0, whatever it said */
+	struct neap_waits *waits;   /* NULL, or how long the others stood in line, however it ended */
+};
+
+/* The wait that 'per_million' of all calls of _acquire (and 1 at least) did not exceed: 500,000 is
+ * the median, 1,000,000 the longest. From 1024 ns to 2^50 ns it is within an eighth of the truth,
+ * below that within 512 ns, above it the longest. 0 when there was none, or no waits are kept. And
+ * who arrives at one instant with n others may count for n ns less. */
+neap_ns neap_stats_wait(const struct neap_stats *s, int64_t per_million);
+/* Waits in this bucket are shorter than this; neap_never for the last one. */
+neap_ns neap_waits_bound(int32_t bucket);
+/* Put in one wait. */
+void neap_waits_add(struct neap_waits *w, neap_ns wait_ns);
+/* ==== end of stats ==== */
 
 /* ==== ring 1: engine, waiting =========================================================== */
 

@@ -7,6 +7,10 @@
  *
  *     free ---> WAITING or SLEEPING ---> ENDED ---> drained, free again
  *
+ * An arrival is the instant of it plus 1, or, when that is taken, the next one that is not: unique,
+ * in the order in which they came, and above 0. Who comes as the n-th at one instant is taken for n
+ * ns later, which on a real clock is the truth, or nothing.
+ *
  * Completions are a list through the records, in the order in which they happened. Free records are
  * used in the order in which they became free, so that generations are used up evenly.
  */
@@ -38,7 +42,8 @@ uint32_t neap_ticket_begin(struct neap_engine *e)
 		return 0;
 	struct neap_waiter *w = waiter(e, name);
 	w->generation = w->generation % (GENERATIONS - 1) + 1;
-	w->arrival = ++e->arrivals;
+	uint64_t next = (uint64_t)e->at + 1;
+	w->arrival = e->arrival = e->arrival < next ? next : e->arrival + 1;
 	w->next = w->prev = w->line = 0;
 	return name;
 }

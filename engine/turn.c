@@ -174,12 +174,20 @@ static void hurry(struct neap_engine *e, uint32_t name, const struct neap_asked 
 
 /* ---- turns ---- */
 
-/* Take a waiter out of its line, and the line away when it was the last. */
-static void leave(struct neap_engine *e, uint32_t name)
+/* Take a waiter out of its line, and the line away when it was the last; and end its ticket. 'a' may
+ * be NULL when no term decided that. */
+static void end(struct neap_engine *e, uint32_t name, const struct neap_asked *a, int status,
+		int32_t bound)
 {
 	uint32_t line = waiter(e, name)->line;
+	struct neap_stats *s = neap_line_all(neap_line_at(&e->lines, line))->stats;
+	if (s) {
+		neap_ns wait = e->at + 1 - (neap_ns)waiter(e, name)->arrival;
+		neap_stats_end(s, a, status, bound, wait > 0 ? wait : 0);
+	}
 	neap_line_leave(&e->lines, name);
 	e->stats.waiting--;
+	neap_ticket_end(e, name, status, bound);
 	if (!neap_line_at(&e->lines, line)->count) {
 		neap_line_step_back(&e->lines, line);
 		neap_roster_remove(&e->lines.line, line);
@@ -231,8 +239,7 @@ static void serve(struct neap_engine *e, uint32_t post)
 			v.at = neap_asked_claim(&a, at, &v.term);
 		if (v.at <= at || v.at == neap_never || v.shed) {
 			expect(e, w->next);
-			leave(e, name);
-			neap_ticket_end(e, name, ended_as(&v, at), v.term);
+			end(e, name, &a, ended_as(&v, at), v.term);
 		} else if (neap_post_of(&e->lines, &a, v.term) == post) {
 			p->due = v.at;
 			p->dirty = 0;
@@ -289,8 +296,7 @@ void neap_turn_drop(struct neap_engine *e, uint32_t name, int status)
 	uint32_t post = l->post;
 	int32_t term = l->term;
 	int was_asked = l->head == name && neap_post_at(&e->lines, post)->first == line;
-	leave(e, name);
-	neap_ticket_end(e, name, status, status == NEAP_TIMEOUT ? term : -1);
+	end(e, name, NULL, status, status == NEAP_TIMEOUT ? term : -1);
 	if (was_asked)
 		mark(e, post);
 	neap_turn_settle(e);

@@ -15,7 +15,7 @@ local notation = require "neap.notation"
 
 local concat, fill, sort = table.concat, ffi.fill, table.sort
 local error, ipairs, loadstring, next = error, ipairs, loadstring, next
-local pairs, tostring, type = pairs, tostring, type
+local pairs, tonumber, tostring, type = pairs, tonumber, tostring, type
 
 local COSTS, SIZE = C.NEAP_COSTS, C.NEAP_COSTS * ffi.sizeof "int64_t"
 local MAX = 2 ^ 53   -- the last whole number Lua can tell from its neighbours
@@ -196,6 +196,19 @@ function cost.read(into, terms, given, waits, level)
   into[0] = given
   for i = 1, terms.costs - 1 do into[i] = given end
   return given
+end
+
+--- What was read, as it could have been written.
+---@param terms neap.Terms
+---@param costs ffi.cdata*  int64_t[NEAP_COSTS]
+---@param n integer?        all costs are that number
+---@return integer|table<string, integer>
+function cost.written(terms, costs, n)
+  if n then return n end
+  local all = {}
+  for name, index in pairs(terms.names) do all[name] = tonumber(costs[index]) end
+  if terms.unnamed then all.cost = tonumber(costs[terms.unnamed]) end
+  return all
 end
 
 --- What was really used: a number for everything, or a table in which a cost that is not named

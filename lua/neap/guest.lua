@@ -7,12 +7,15 @@
 --- take from all or none, and put back exactly what was taken when the last one says no. That is
 --- slower, and a guest may change its mind between the two questions.
 local ffi = require "ffi"
-local cost = require "neap.cost"
+local answers = require "neap.answers"
+local events = require "neap.events"
 local limiter = require "neap.limiter"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
+local stats = require "neap.stats"
 
-local error, ipairs, pcall, tonumber, type = error, ipairs, pcall, tonumber, type
+local error, ipairs, next, pairs, pcall = error, ipairs, next, pairs, pcall
+local tonumber, type = tonumber, type
 local huge, min = math.huge, math.min
 local current = runtime.current
 
@@ -64,6 +67,7 @@ function guest.ordered(guests, level)
     end
   end
   order[#order + 1] = last
+  for _, g in ipairs(order) do order.hold = order.hold or g.limiter.give ~= nil end
   return order
 end
 
@@ -78,6 +82,16 @@ local function worse(why, wait, other_why, other_wait)
     return other_why, other_wait
   end
   return why, wait
+end
+
+--- Do `fn(g)` for guests from..to, whatever some of them throw; the first of that is thrown then.
+local function each(guests, from, to, fn)
+  local ran, thrown = true, nil
+  for i = from, to, from <= to and 1 or -1 do
+    local ok, what = pcall(fn, guests[i])
+    if not ok and ran then ran, thrown = false, what end
+  end
+  if not ran then error(thrown, 0) end
 end
 
 --- Ask every guest.
@@ -108,6 +122,17 @@ local function undo(g, n)
   end
 end
 
+--- Put back what the guests before i took, and what the engine granted.
+local function undo_before(self, i, costs, held)
+  held:undo()
+  if i > 1 then
+    each(self.guests, i - 1, 1, function (g)
+      local n = tonumber(costs[g.index])
+      if n > 0 then undo(g, n) end
+    end)
+  end
+end
+
 --- Take from every guest or from none.
 ---@return true? taken
 ---@return string? why
@@ -118,12 +143,9 @@ local function take(self, costs, held)
     if n > 0 then
       local ran, ok, why, wait = pcall(g.limiter.take, g.limiter, n)
       if not (ran and ok) then
-        for j = i - 1, 1, -1 do
-          local other = self.guests[j]
-          if costs[other.index] > 0 then undo(other, tonumber(costs[other.index])) end
-        end
-        held:undo()
+        local undone, thrown = pcall(undo_before, self, i, costs, held)
         if not ran then error(ok, 0) end
+        if not undone then error(thrown, 0) end
         return nil, why or "busy", wait
       end
     end
@@ -139,62 +161,111 @@ end
 local host = limiter.class()
 guest.host = host
 
+--- Read what is asked for.
+---@return ffi.cdata* costs
+---@return integer? n
+local function read(self, given, waits, level)
+  local n = limiter.read(self, given, waits, level + 1)
+  return costs_t(answers.request.cost), n
+end
+
+--- The end of a verb: whoever listens is told.
+local function ended(self, held, why, wait, fields, began)
+  if began and next(events.wanted) then
+    fields.waited = tonumber(current().now_ns() - began) / 1e9
+  end
+  if held then
+    events.about("granted", self, fields)
+    return held
+  end
+  if events.wanted[why] or events.wanted.refused or events.wanted.overflow then
+    answers.tell(self, why, wait, fields)
+  end
+  return nil, why, wait
+end
+
 function host:try_acquire(given)
-  local costs = costs_t()
-  cost.read(costs, self.terms, given, false, 2)
+  local costs, n = read(self, given, false, 2)
+  if self.closed then return answers.closed(self, n, given) end
+  local fields = answers.fields(self, costs, n, given)
   local why, wait = ask(self, costs)
   if why then
     local _, own_why, own_wait = limiter.peek(self, given)
-    return nil, worse(why, wait, own_why, own_wait)
+    why, wait = worse(why, wait, own_why, own_wait)
+    stats.refused(self, why)
+    return ended(self, nil, why, wait, fields)
   end
   local held, own_why, own_wait = limiter.try_acquire(self, given)
-  if not held then return nil, own_why, own_wait end
+  if not held then return ended(self, nil, own_why, own_wait, fields) end
   local ok
   ok, why, wait = take(self, costs, held)
-  if not ok then return nil, why, wait end
-  return held
+  if ok then return ended(self, held, nil, nil, fields) end
+  stats.refused(self, why)
+  return ended(self, nil, why, wait, fields)
 end
 
 function host:peek(given)
-  local costs = costs_t()
-  cost.read(costs, self.terms, given, false, 2)
+  local costs = read(self, given, false, 2)
+  if self.closed then return nil, "closed" end
   local ok, own_why, own_wait = limiter.peek(self, given)
   local why, wait = ask(self, costs)
   if ok and not why then return true end
   return nil, worse(own_why, own_wait, why, wait)
 end
 
+--- What is asked for, and until when, as one table.
+local function until_deadline(given, deadline)
+  local options = { deadline = deadline }
+  if type(given) ~= "table" or next(given) == nil then   -- an empty one says something, see cost
+    options.cost = given
+    return options
+  end
+  for name, value in pairs(given) do
+    if name ~= "timeout" and name ~= "deadline" then options[name] = value end
+  end
+  return options
+end
+
 --- As for any limiter. The guests have no lines: who waits for one asks again when it said so; when
 --- it did not say, its word comes back at once.
 function host:acquire(given, wait)
   if wait ~= nil then given = limiter.joined(given, wait, 2) end
-  local costs = costs_t()
-  cost.read(costs, self.terms, given, true, 2)
+  local costs, n = read(self, given, true, 2)
   local rt = current()
-  local deadline = limiter.deadline_of(given, rt.now_ns(), 2)
-  local inner = type(given) == "table" and given.cost
-  local options = { deadline = deadline, cost = type(inner) == "table" and inner or given }
+  local began = rt.now_ns()
+  local deadline = limiter.deadline_of(given, began, 2)
+  if self.closed then return answers.closed(self, n, given) end
+  local fields = answers.fields(self, costs, n, given)
+  local options = until_deadline(given, deadline)
   while true do
     local why, wait_s = ask(self, costs)
     if not why then
       local held, own_why, own_wait = limiter.acquire(self, options)
-      if not held then return nil, own_why, own_wait end
+      if not held then return ended(self, nil, own_why, own_wait, fields, began) end
       local ok
       ok, why, wait_s = take(self, costs, held)
-      if ok then return held end
+      if ok then return ended(self, held, nil, nil, fields, began) end
     end
-    if FINAL[why] or not wait_s or not (wait_s > 0 and wait_s < huge) then
-      return nil, why, wait_s
-    elseif rt.now_ns() + limiter.ns_of(wait_s, "wait", 1) > deadline then
-      return nil, "timeout", wait_s
+    if self.closed then
+      why, wait_s = "closed", nil
+    elseif not FINAL[why] and wait_s and wait_s > 0 and wait_s < huge then
+      if rt.now_ns() + limiter.ns_of(wait_s, "wait", 1) > deadline then
+        why = "timeout"
+      elseif rt.sleep(wait_s) then
+        why = nil
+      else
+        why, wait_s = "cancelled", nil
+      end
     end
-    if not rt.sleep(wait_s) then return nil, "cancelled" end
+    if why then
+      stats.refused(self, why)
+      return ended(self, nil, why, wait_s, fields, began)
+    end
   end
 end
 
 function host:why(given)
-  local costs = costs_t()
-  cost.read(costs, self.terms, given, false, 2)
+  local costs = read(self, given, false, 2)
   local own = limiter.why(self, given)
   local why, wait, binds = ask(self, costs)
   if not why or own and worse(own.word, own.wait, why, wait) == own.word then return own end
@@ -222,20 +293,28 @@ function host:capacity(name)
   return least(self, "capacity", name, limiter.capacity(self, name))
 end
 
---- For permits.
+--- For permits: what came back, with its outcome, for everyone.
 function host:give_guests(costs, outcome)
-  for _, g in ipairs(self.guests) do
+  each(self.guests, 1, #self.guests, function (g)
     local n = tonumber(costs[g.index])
     if n > 0 and g.limiter.give then g.limiter:give(n, outcome) end
-  end
+  end)
 end
 
+--- The same from a finalizer, which is no place to call what users wrote: a task does it.
+function host:give_guests_later(costs)
+  local copy = costs_t(costs)
+  current().spawn(function () self:give_guests(copy, self.terms.abandoned) end)
+end
+
+--- @param costs ffi.cdata*  what was charged, and then what was used
 function host:settle_guests(costs, used)
-  for _, g in ipairs(self.guests) do
-    local n, actual = tonumber(costs[g.index]), tonumber(used[g.index])
+  local was = costs_t(costs)
+  ffi.copy(costs, used, ffi.sizeof(costs))
+  each(self.guests, 1, #self.guests, function (g)
+    local n, actual = tonumber(was[g.index]), tonumber(used[g.index])
     if n ~= actual and g.limiter.settle then g.limiter:settle(n, actual) end
-    costs[g.index] = actual
-  end
+  end)
 end
 
 return guest

@@ -13,6 +13,7 @@ local guest = require "neap.guest"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 local semaphore = require "neap.semaphore"
+local stats = require "neap.stats"
 local throttle = require "neap.throttle"
 
 local concat, sort = table.concat, table.sort
@@ -36,7 +37,7 @@ local function written(limit, name, where, level)
   if not ok then
     error(("hybrid: %s: %s"):format(where, made:gsub("^.-:%d+: ", "")), level + 1)
   end
-  return made
+  return stats.hide(made)
 end
 
 --- One item of the list, into parts and guests.

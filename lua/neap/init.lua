@@ -18,6 +18,8 @@ return {
   layered = require "neap.layered",
   notation = require "neap.notation",
   policy = require "neap.policy",
+  events = require "neap.events",
+  limiters = require "neap.stats".each,
   runtime = runtime,
   run = runtime.run,
   spawn = runtime.spawn,

@@ -14,26 +14,26 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local all = require "neap.all"
+local answers = require "neap.answers"
 local cost = require "neap.cost"
+local events = require "neap.events"
 local keys = require "neap.key"
 local permit = require "neap.permit"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
 local rounds = require "neap.runtime.rounds"
+local stats = require "neap.stats"
 
 local error, getmetatable, ipairs, pairs, pcall = error, getmetatable, ipairs, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
-local current, new_permit, read = runtime.current, permit.new, cost.read
-local NEVER, ON_GIVE, HORIZON = C.neap_never, C.neap_on_give, C.neap_horizon
-local GRANTED, WAITING, REFUSED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_REFUSED
-local NEVER_GRANTED = C.NEAP_NEVER
-local TIMEOUT, CANCELLED, FULL = C.NEAP_TIMEOUT, C.NEAP_CANCELLED, C.NEAP_QUEUE_FULL
-local SHED = C.NEAP_SHED
+local current, read = runtime.current, cost.read
+local NEVER, HORIZON = C.neap_never, C.neap_horizon
+local GRANTED, WAITING, NEVER_GRANTED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
+local CANCELLED, SHED = C.NEAP_CANCELLED, C.NEAP_SHED
 local OK = C.NEAP_OK
 
--- One request and one answer for all: filled, used and read before anybody else can run.
-local request = ffi.new "struct neap_request"
-local answer = ffi.new "struct neap_answer"
+local request, answer = answers.request, answers.answer
+local wait_until, binding, refusal = answers.wait_until, answers.binding, answers.refusal
 local costs = request.cost
 local request_t = ffi.typeof(request)
 
@@ -79,7 +79,8 @@ function limiter.init(class, self, parts, level, guests)
   self.terms = all.build(parts, level + 1, guests)
   self.waiting = {}
   self.parents = setmetatable({}, { __mode = "k" })
-  if self.terms.holds then self.reclaim = permit.reclaimer(self) end
+  if self.terms.holds or guests and guests.hold then self.reclaim = permit.reclaimer(self) end
+  stats.begin(self)
   return setmetatable(self, class)
 end
 
@@ -195,38 +196,7 @@ function limiter.joined(given, wait, level)
   return { cost = given, timeout = wait.timeout, deadline = wait.deadline }
 end
 
----@return number?  seconds until `at`; nil when no clock can tell
-local function wait_until(at, now)
-  if at >= ON_GIVE then return nil end
-  return at > now and tonumber(at - now) / 1e9 or 0
-end
-
--- ---- answers ----------------------------------------------------------------------------------
-
---- The part that binds, for an index from the engine.
-local function binding(self, bound)
-  return self.terms.parts[bound >= 0 and bound + 1 or 1]
-end
-
---- The refusal in `answer`, as a word and a wait.
-local function refusal(self, now)
-  local status = answer.status
-  if status == REFUSED then
-    if answer.ahead > 0 then return nil, "line", wait_until(answer.at, now) end
-    return nil, binding(self, answer.bound).word, wait_until(answer.at, now)
-  elseif status == TIMEOUT then
-    return nil, "timeout", wait_until(answer.at, now)
-  elseif status == FULL then
-    return nil, "queue"
-  elseif status == SHED then
-    return nil, binding(self, answer.bound).shed, wait_until(answer.at, now)
-  end
-  local part = binding(self, answer.bound)
-  if part.closed or part.keyed and part.keyed:is_closed(request.key[part.key_index]) then
-    return nil, "closed"
-  end
-  return nil, "cost"
-end
+-- ---- asking -----------------------------------------------------------------------------------
 
 --- Read what is asked for into `request`.
 ---@param given any
@@ -246,6 +216,8 @@ local function read_request(self, given, waits, level, key)
   return n
 end
 
+limiter.read = read_request
+
 -- ---- verbs ------------------------------------------------------------------------------------
 
 -- In the verbs `key` is for limits per key alone, which say it first (neap.per_key). They tail-call
@@ -259,12 +231,14 @@ end
 ---@return number? wait_s
 function limiter:try_acquire(given, key)
   local n = read_request(self, given, false, 2, key)
-  if self.closed then return nil, "closed" end
+  if self.closed then return answers.closed(self, n, given, key) end
   local rt = current()
   local now = rt.now_ns()
   C.neap_engine_try(rt.engine, request, now, answer)
-  if answer.status == GRANTED then return new_permit(self, request, n, answer.at) end
-  return refusal(self, now)
+  if answer.status == GRANTED then
+    return answers.grant(self, request, n, answer.at, given, key)
+  end
+  return answers.refuse(self, now, n, given, key)
 end
 
 --- Answer as try_acquire would, and take nothing.
@@ -284,27 +258,32 @@ function limiter:peek(given, key)
 end
 
 --- In line under the ticket in `answer`, until it ends.
-local function stand(self, rt, n)
+local function stand(self, rt, began, n, given, key)
   local ticket = tonumber(answer.ticket)
   local kept = request_t(request)   -- others use `request` meanwhile
   local pinned = self.terms.keys and keys.pin(self.terms.keys)
   self.waiting[ticket] = rt
+  local fields = answers.waiting(self, began, n, given, key)
   local status, at, bound, late = rt.wait(ticket)
   self.waiting[ticket] = nil
   if pinned then keys.unpin(pinned) end
+  local waited = at > began and tonumber(at - began) / 1e9 or 0
   if status == GRANTED then
-    return new_permit(self, kept, n, at)
+    return answers.grant(self, kept, n, at, given, key, waited)
   elseif status == CANCELLED then
-    if late then new_permit(self, kept, n, at):undo() end
-    return nil, self.closed and "closed" or "cancelled"
+    if late then
+      permit.new(self, kept, n, at):undo()
+      stats.refused(self, "cancelled")
+    end
+    return answers.ended(self, self.closed and "closed" or "cancelled", nil, fields, waited)
   elseif status == NEVER_GRANTED then
-    return nil, "cost"   -- the limit was lowered below it
+    return answers.ended(self, "cost", nil, fields, waited)   -- the limit was lowered below it
   end
   local now = rt.now_ns()
   C.neap_engine_peek(rt.engine, kept, now, answer)
   local wait_s = answer.status == GRANTED and 0 or wait_until(answer.at, now)
-  if status == SHED then return nil, binding(self, bound).shed, wait_s end
-  return nil, "timeout", wait_s
+  local why = status == SHED and binding(self, bound).shed or "timeout"
+  return answers.ended(self, why, wait_s, fields, waited)
 end
 
 --- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
@@ -321,15 +300,15 @@ function limiter:acquire(given, wait, key)
   local rt = current()
   local now = rt.now_ns()
   request.deadline = limiter.deadline_of(given, now, 2)
-  if self.closed then return nil, "closed" end
+  if self.closed then return answers.closed(self, n, given, key) end
   if C.neap_engine_acquire(rt.engine, request, now, answer) ~= OK then
-    return nil, "no memory for another line"
+    return nil, "memory"
   elseif answer.status == GRANTED then
-    return new_permit(self, request, n, answer.at)
+    return answers.grant(self, request, n, answer.at, given, key)
   elseif answer.status == WAITING then
-    return stand(self, rt, n)
+    return stand(self, rt, now, n, given, key)
   end
-  return refusal(self, now)
+  return answers.refuse(self, now, n, given, key)
 end
 
 --- What stands in the way of a call, nil when nothing does.
@@ -416,6 +395,10 @@ function limiter:capacity(name, of)
   return reason.least(terms_of(self, name, 2), reason.capacity, keys_of(self, of, 2), now)
 end
 
+--- What became of its calls, in counters, and how long they waited.
+---@return neap.Stats
+function limiter:stats() return stats.read(self) end
+
 -- ---- closing ----------------------------------------------------------------------------------
 
 --- Refuse everything from now on, those in line first, with "closed"; also whatever contains it.
@@ -423,7 +406,10 @@ end
 function limiter:close()
   if self.closed then return end
   self.closed = true
-  for ticket, rt in pairs(self.waiting) do rt.cancel(ticket) end
+  for ticket, rt in pairs(self.waiting) do
+    if rt.cancel(ticket) then stats.closed(self) end
+  end
+  events.about("closed", self, {})
   for parent in pairs(self.parents) do limiter.close(parent) end
 end
 

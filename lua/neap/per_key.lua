@@ -25,6 +25,7 @@ local leaves = require "neap.leaf"
 local limiter = require "neap.limiter"
 local makers = require "neap.per_key.makers"
 local notation = require "neap.notation"
+local stats = require "neap.stats"
 local throttle = require "neap.throttle"
 local window = require "neap.window"
 
@@ -141,7 +142,7 @@ local function made_parts(self, fn, parts, level)
   end
   self.makers = self.makers or makers.new(self)
   self.makers:add(fn, #parts + 1, #template.terms.parts)
-  self.templates[#self.templates + 1] = template
+  self.templates[#self.templates + 1] = stats.hide(template)
   self.holds = self.holds or template.terms.holds
   for _, part in ipairs(template.terms.parts) do
     if part.keyed then error("per_key: one limit per key in another: list them both", level + 1) end
@@ -270,28 +271,42 @@ function per_key:len()
   return self.makers and math.max(most, self.makers:len()) or most
 end
 
----@class neap.PerKeyStats
----@field keys integer     alive
+---@class neap.KeyStats
+---@field alive integer
 ---@field bytes integer    held by the engine
 ---@field refused integer  new keys that were turned away, ever
 ---@field evicted integer  keys forgotten to make room, ever
 ---@field shared integer   requests that had to share, ever
 
----@return neap.PerKeyStats
-function per_key:stats()
-  local all = { keys = self:len(), bytes = 0, refused = 0, evicted = 0, shared = 0 }
+local function key_stats(self)
+  local all = { bytes = 0, refused = 0, evicted = 0, shared = 0 }
   local one = ffi.new "struct neap_keyed_stats"
   for _, table_ in ipairs(self.tables) do
     C.neap_keyed_stats(table_, one)
-    all.bytes = all.bytes + tonumber(one.bytes)
-    for _, name in ipairs { "refused", "evicted", "shared" } do
-      all[name] = all[name] + tonumber(one[name])
-    end
+    for name, n in pairs(all) do all[name] = n + tonumber(one[name]) end
   end
   if self.makers then
     all.refused, all.evicted = all.refused + self.makers.refused, all.evicted + self.makers.evicted
   end
   return all
+end
+
+--- As of any limiter, and `keys`, a neap.KeyStats.
+---@return neap.Stats
+function per_key:stats()
+  local all = limiter.stats(self)
+  all.keys = key_stats(self)
+  all.keys.alive = self:len()
+  return all
+end
+
+--- Keys forgotten to make room since this was last asked; for events.
+---@return integer
+function per_key:newly_evicted()
+  local evicted = key_stats(self).evicted
+  local new = evicted - (self.told_evicted or 0)
+  self.told_evicted = evicted
+  return new
 end
 
 --- The limiter of a key, where a function makes them: for what only its kind can do.

@@ -8,19 +8,21 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local cost = require "neap.cost"
+local events = require "neap.events"
 local runtime = require "neap.runtime"
+local stats = require "neap.stats"
 
 local error, ipairs, pcall, setmetatable = error, ipairs, pcall, setmetatable
 local tonumber, tostring = tonumber, tostring
 local current = runtime.current
 
 local request_t = ffi.typeof "struct neap_request"
+local costs_t = ffi.typeof "int64_t[8]"
 local SIZE = C.NEAP_COSTS * ffi.sizeof "int64_t"
 local OUTCOMES = { success = C.NEAP_SUCCESS, failure = C.NEAP_FAILURE, ignore = C.NEAP_IGNORE }
 
 local spent = request_t()            -- scratch, never across a yield
-local used = ffi.new "int64_t[8]"
-local zero = ffi.new "int64_t[8]"
+local used, zero = costs_t(), costs_t()
 
 ---@class neap.Permit
 ---@field limiter neap.Limiter
@@ -101,6 +103,11 @@ function permit.reclaimer(limiter)
   return function (request)
     local message = give_back(limiter.terms, request, limiter.terms.abandoned, request.deadline)
     if message then current().report(message) end
+    stats.leaked(limiter)
+    if events.wanted.leaked then
+      events.later("leaked", limiter, { cost = cost.written(limiter.terms, request.cost) })
+    end
+    if limiter.guests then limiter:give_guests_later(request.cost) end
   end
 end
 
@@ -157,9 +164,10 @@ function permit:settle(amount)
   ffi.copy(used, was.cost, SIZE)
   local n = cost.read_used(used, limiter.terms, amount, 2)
   if self.over then return false end
+  local told = events.wanted.settled and { cost = cost.written(limiter.terms, was.cost, self.cost),
+    used = cost.written(limiter.terms, used, n) }
   local rt = current()
   C.neap_engine_settle(rt.engine, was, used, self.at, rt.now_ns())
-  if self.guests then limiter:settle_guests(self.guests, used) end
   if not request and n then
     self.cost = n
   else
@@ -167,6 +175,8 @@ function permit:settle(amount)
     ffi.copy(request.cost, used, SIZE)
     self.request, self.cost = request, nil
   end
+  if told then events.about("settled", limiter, told) end
+  if self.guests then limiter:settle_guests(self.guests, costs_t(used)) end
   return true
 end
 

@@ -19,7 +19,7 @@ static const int64_t cost[NEAP_COSTS] = {1};
 
 static void together(int64_t calls)
 {
-	const struct neap_all all = {terms, 3, 0};
+	const struct neap_all all = {terms, 3, 0, NULL};
 	int32_t bound;
 	for (neap_ns now = 0; now < calls; now++)
 		if (neap_all_take(&all, cost, now, &bound) > now)
@@ -28,7 +28,7 @@ static void together(int64_t calls)
 
 static void none(int64_t calls)
 {
-	const struct neap_all all = {denied, 3, 0};
+	const struct neap_all all = {denied, 3, 0, NULL};
 	int32_t bound;
 	for (neap_ns now = 0; now < calls; now++)
 		if (neap_all_take(&all, cost, now, &bound) <= now)

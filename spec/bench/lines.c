@@ -74,7 +74,7 @@ static void gather(struct crowd *c, uint32_t n, neap_ns patience_ns)
 	neap_gcra_init(&c->limiter.as.gcra, 1000000, 1000000000, 1);
 	neap_gcra_fill(&c->limiter.as.gcra, 0, 0);
 	c->term = (struct neap_term){&c->limiter, 1, 0, 0};
-	c->all = (struct neap_all){&c->term, 1, 0};
+	c->all = (struct neap_all){&c->term, 1, 0, NULL};
 	c->engine = neap_engine_open(n, 0);
 	if (!c->engine)
 		abort();

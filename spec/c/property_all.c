@@ -93,7 +93,7 @@ static void any_composite(struct dice *d, struct world *w, struct composite *c)
 		order[i] = order[j];
 		order[j] = i;
 	}
-	c->all = (struct neap_all){c->term, 0, 0};
+	c->all = (struct neap_all){c->term, 0, 0, NULL};
 	for (int64_t n = dice_between(d, 0, LIMITERS) - 1; n >= 0; n--)
 		for (int64_t terms = dice_between(d, 0, 3) ? 1 : 3; terms; terms--)
 			c->term[c->all.count++] = (struct neap_term){
@@ -161,7 +161,7 @@ static void take_each(struct world *w, const struct world *from, const struct ne
 		int64_t c = asked(all, cost, i), ones[NEAP_COSTS] = {0};
 		struct neap_limiter *l = in(w, from, all->terms[i].limiter);
 		const struct neap_term term = {l, 1, 0, 0};
-		const struct neap_all one = {&term, 1, 0};
+		const struct neap_all one = {&term, 1, 0, NULL};
 		ones[0] = c;
 		if (c)
 			claimed && l->kind == NEAP_GCRA ? neap_all_claim(&one, ones, now, NULL)
@@ -321,7 +321,7 @@ static void as_many_as_there_may_be(struct dice *d)
 	for (int64_t round = trial_ops(3000); round > 0; round--) {
 		struct neap_limiter l[NEAP_TERMS], were[NEAP_TERMS];
 		struct neap_term term[NEAP_TERMS];
-		const struct neap_all all = {term, NEAP_TERMS, 0};
+		const struct neap_all all = {term, NEAP_TERMS, 0, NULL};
 		const int64_t one[NEAP_COSTS] = {1};
 		int32_t bound, narrow = (int32_t)dice_between(d, 0, NEAP_TERMS - 1);
 		int rates = (int)dice_between(d, 0, 2);   /* none, some, all */

@@ -83,7 +83,7 @@ static void any_world(struct dice *d, struct world *w)
 			if (count < QUEUE_TERMS && !dice_between(d, 0, 5))
 				w->term[a][count++] = (struct neap_term){l, 2, 0, 0};
 		}
-		w->all[a] = (struct neap_all){w->term[a], count, 0};
+		w->all[a] = (struct neap_all){w->term[a], count, 0, NULL};
 	}
 }
 
@@ -103,7 +103,7 @@ static void busy_world(struct dice *d, struct world *w)
 	for (int a = 0; a < QUEUE_ALLS; a++) {
 		for (int i = 0; i < QUEUE_COSTS; i++)
 			w->term[a][i] = (struct neap_term){&w->limiter[(a + i) % 4], 1, i, 0};
-		w->all[a] = (struct neap_all){w->term[a], QUEUE_COSTS, 0};
+		w->all[a] = (struct neap_all){w->term[a], QUEUE_COSTS, 0, NULL};
 	}
 }
 

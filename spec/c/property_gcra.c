@@ -211,7 +211,7 @@ static void take(struct pair *p, int64_t cost)
 static void claim(struct dice *d, struct pair *p, int64_t cost)
 {
 	const struct neap_term term = {&p->limiter, 1, 0, 0};
-	const struct neap_all all = {&term, 1, 0};
+	const struct neap_all all = {&term, 1, 0, NULL};
 	neap_ns at = neap_gcra_when(p->g, cost, p->now);
 	if (cost == 0 || at <= p->now || at > p->since + 10 * YEAR || at >= neap_horizon - 3)
 		return;
@@ -308,7 +308,7 @@ static void no_drift_in_ten_years(struct dice *d)
 		p.burst = dice_any_size(d, (int64_t)step, MOST - 1);
 		neap_gcra_init(p.g, p.amount, p.period_ns, p.burst);
 		const struct neap_term term = {&p.limiter, 1, 0, 0};
-		const struct neap_all all = {&term, 1, 0};
+		const struct neap_all all = {&term, 1, 0, NULL};
 		neap_gcra_fill(p.g, 0, 0);
 		ticks waited_for = 0;
 		neap_ns now = 0;
@@ -340,7 +340,7 @@ static void after_those_ahead(struct dice *d)
 			int64_t ahead = dice_between(d, 0, 40), cost = any_cost(d, &p);
 			struct neap_limiter copy = p.limiter;
 			const struct neap_term term = {&copy, 1, 0, 0};
-			const struct neap_all all = {&term, 1, 0};
+			const struct neap_all all = {&term, 1, 0, NULL};
 			neap_ns got = neap_limiter_after(&p.limiter, ahead, cost, p.now), now = p.now;
 			for (int64_t n = 0, one = 1; n < ahead && now < neap_horizon; n++) {
 				neap_ns at = neap_all_when(&all, &one, now, NULL);

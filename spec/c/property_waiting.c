@@ -92,7 +92,7 @@ static void gather(struct dice *d, struct crowd *c, uint32_t places)
 	neap_semaphore_init(&c->permits.as.semaphore, CROWD, 0);
 	c->term[0] = (struct neap_term){&c->rate, 1, 0, 0};
 	c->term[1] = (struct neap_term){&c->permits, 1, 0, 0};
-	c->all = (struct neap_all){c->term, (int32_t)dice_between(d, 1, 2), 0};
+	c->all = (struct neap_all){c->term, (int32_t)dice_between(d, 1, 2), 0, NULL};
 	c->engine = neap_engine_open(places, 0);
 	if (!c->engine)
 		trial_fail("no memory");
@@ -214,7 +214,7 @@ static void deadlines_free_the_line(struct dice *d)
 	struct neap_limiter gate = {.kind = NEAP_PAUSE};
 	const struct neap_term terms[] = {{&c.rate, 1, 0, 0}, {&gate, 1, 0, 0}};
 	neap_ns opens = nth_token(&c, CROWD);
-	c.all = (struct neap_all){terms, 2, 0};
+	c.all = (struct neap_all){terms, 2, 0, NULL};
 	neap_pause_init(&gate.as.pause);
 	for (int i = 0; i < CROWD; i++) {
 		struct neap_request r = {.all = &c.all, .deadline = neap_never, .cost = {1}};
@@ -287,7 +287,7 @@ static void beginning_lines_without_memory(struct dice *d)
 		neap_pause_init(&gate[i].as.pause);
 		neap_pause_extend(&gate[i].as.pause, 1000 + i);
 		term[i] = (struct neap_term){&gate[i], 1, 0, 0};
-		all[i] = (struct neap_all){&term[i], 1, 0};
+		all[i] = (struct neap_all){&term[i], 1, 0, NULL};
 	}
 	for (int i = 0; i < LINES;) {
 		struct neap_request r = {.all = &all[i], .deadline = neap_never, .cost = {1}};

@@ -194,7 +194,7 @@ static void any_order(struct dice *d, struct holder *h)
 	for (int i = 0; i < count; i++)
 		h->term[i] = (struct neap_term){&h->shared->limiter[order[i]], 1,
 						(int32_t)dice_between(d, 0, NEAP_COSTS - 1), 0};
-	h->all = (struct neap_all){h->term, count, 0};
+	h->all = (struct neap_all){h->term, count, 0, NULL};
 	h->dice.state = dice_throw(d);
 }
 

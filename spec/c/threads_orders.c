@@ -109,7 +109,7 @@ static void opposite_orders(struct dice *d)
 			struct script *s = &play.script[t];
 			s->term[t] = (struct neap_term){&play.limiter[0], 1, 0, 0};
 			s->term[!t] = (struct neap_term){&play.limiter[1], 1, 0, 0};
-			s->all = (struct neap_all){s->term, 2, 0};
+			s->all = (struct neap_all){s->term, 2, 0, NULL};
 			s->attempts = 1;
 			s->attempt[0] = (struct attempt){.cost = {1}, .now = NOW};
 		}

@@ -54,7 +54,7 @@ static int step_of(struct state *s, int thread)
 		s->granted |= (uint16_t)(goes_on << (thread * ATTEMPTS + s->attempt[thread]));
 		goes_on &= a->gives || a->settles;
 	} else {
-		struct neap_all one = {&script->term[s->part[thread] - 1], 1, 0};
+		struct neap_all one = {&script->term[s->part[thread] - 1], 1, 0, NULL};
 		if (a->gives)
 			neap_all_give(&one, cost, NEAP_SUCCESS, a->now, a->now);
 		else

@@ -92,7 +92,7 @@ void play_any_script(struct dice *d, struct script *s)
 	int count = (int)dice_between(d, 2, WORDS);
 	for (int i = 0; i < count; i++)
 		s->term[i] = (struct neap_term){&play.limiter[order[i]], 1, i, 0};
-	s->all = (struct neap_all){s->term, count, 0};
+	s->all = (struct neap_all){s->term, count, 0, NULL};
 	s->attempts = (int)dice_between(d, 1, ATTEMPTS);
 	for (struct attempt *a = s->attempt; a < s->attempt + s->attempts; a++) {
 		*a = (struct attempt){.now = NOW, .gives = dice_between(d, 0, 2) == 0};

@@ -6,6 +6,7 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local limiter = require "neap.limiter"
+local stats = require "neap.stats"
 
 local error, ipairs, pairs, setmetatable = error, ipairs, pairs, setmetatable
 
@@ -152,7 +153,7 @@ function makers:make(key, hash)
     if not limiter.is(made) or #made.terms.parts ~= self.counts[i] then
       error("per_key: the function has to make limiters of one form, for any key", 0)
     end
-    one.limiters[i] = made
+    one.limiters[i] = stats.hide(made)
   end
   self.kept[key], self.last = one, one
   self.count = self.count + 1

@@ -1,0 +1,232 @@
+--- Events: what happens to limiters, told to whoever wants to know.
+---
+---     local stop = neap.events.tap(function (event)
+---       print(event.limiter, event.why, event.wait)
+---     end, { "refused", "timeout" })
+---     …
+---     stop()
+---
+--- An event is a table with its `kind`, `at` (seconds, as neap.now() has it) and, when it is about
+--- a limiter, its name (`limiter`) and number (`id`: two of one name stay apart). And by kind:
+---
+---     granted, refused, timeout, cancelled    cost, a number or a table by name; keys, by kind of
+---                        key; why and wait (seconds until it could leave), and waited (in line)
+---     waiting            cost, keys, wait, place: how many go first
+---     overflow           cost, policy: there is no room to wait; "reject", "drop_oldest" or
+---                        "drop_lowest_priority"
+---     settled            cost, used             leaked         cost
+---     reconfigured       from, to, mode         closed
+---     evicted            count, of keys that made room for others
+---     breaker, adaptive  from, to: its state, its limit
+---
+--- Others may be told, too (`emit`, `measure`); their kinds have a dot: "http.stop".
+---
+--- While nobody listens nothing is built, and limiters run the code they run without this module. A
+--- tap is called in the middle of the call that it is about, when that is decided. So it must not
+--- wait; and what it does itself is not told to it. One that throws is reported (see neap.runtime),
+--- and nothing else changes.
+local notation = require "neap.notation"
+local runtime = require "neap.runtime"
+
+local error, ipairs, pairs, pcall = error, ipairs, pairs, pcall
+local tonumber, tostring, type, xpcall = tonumber, tostring, type, xpcall
+local traceback = debug.traceback
+local current = runtime.current
+
+local KINDS = { "granted", "refused", "waiting", "timeout", "cancelled", "leaked", "settled",
+  "reconfigured", "closed", "evicted", "breaker", "adaptive", "overflow" }
+local UNITS = { nanosecond = 1, microsecond = 1e3, millisecond = 1e6, second = 1e9 }
+
+local is_kind = {}
+for _, kind in ipairs(KINDS) do is_kind[kind] = true end
+
+local events = {}
+
+---@class neap.Tap
+---@field fn fun(event: table)
+---@field kinds table<string, true>?  nil: all
+---@field busy boolean?     it is running
+---@field over boolean?
+
+local taps = {}      ---@type neap.Tap[]  never changed in place, for somebody may be walking it
+local pending = {}   -- events from finalizers, which are no place to call anybody
+
+--- The kinds that somebody listens to; for those who tell, so that they need not build what nobody
+--- hears.
+events.wanted = {}
+
+local hooks = {}
+
+--- Call `fn(true)` when the first tap is set, and `fn(false)` when the last one is gone.
+---@param fn fun(listening: boolean)
+function events.on_change(fn) hooks[#hooks + 1] = fn end
+
+local function listen(new)
+  local was, is = #taps > 0, #new > 0
+  taps = new
+  for _, kind in ipairs(KINDS) do
+    events.wanted[kind] = nil
+    for _, tap in ipairs(new) do
+      if not tap.kinds or tap.kinds[kind] then events.wanted[kind] = true end
+    end
+  end
+  if was ~= is then
+    for _, hook in ipairs(hooks) do hook(is) end
+  end
+end
+
+-- ---- telling ----------------------------------------------------------------------------------
+
+local function call(tap, event)
+  tap.busy = true
+  local ok, why = xpcall(tap.fn, traceback, event)
+  tap.busy = nil
+  if not ok then pcall(current().report, "neap: a tap failed: " .. tostring(why)) end
+end
+
+local function tell(event)
+  local kind = event.kind
+  for _, tap in ipairs(taps) do
+    local wants = not tap.kinds or tap.kinds[kind]
+    if wants and not tap.busy and not tap.over then call(tap, event) end
+  end
+end
+
+--- Tell what waited for a better moment.
+function events.flush()
+  while pending[1] do
+    local late = pending
+    pending = {}
+    for _, event in ipairs(late) do tell(event) end
+  end
+end
+
+local function named(fields, kind, limiter)
+  fields.kind, fields.at = kind, current().now()
+  fields.limiter, fields.id = limiter.name, limiter.id
+  return fields
+end
+
+--- An event about a limiter, if somebody listens.
+---@param kind string
+---@param limiter neap.Limiter
+---@param fields table   becomes the event
+function events.about(kind, limiter, fields)
+  if not events.wanted[kind] then return end
+  events.flush()
+  tell(named(fields, kind, limiter))
+end
+
+--- The same from a finalizer: it is told with the next event, or when somebody calls `flush`.
+---@param kind string
+---@param limiter neap.Limiter
+---@param fields table
+function events.later(kind, limiter, fields)
+  if not events.wanted[kind] then return end
+  pending[#pending + 1] = named(fields, kind, limiter)
+end
+
+-- ---- for users --------------------------------------------------------------------------------
+
+local function read_kinds(kinds, level)
+  if kinds == nil then return nil end
+  if type(kinds) ~= "table" then
+    error("tap: a list of kinds expected, as in { \"granted\" }, got " .. type(kinds), level + 1)
+  end
+  local set = {}
+  for key, kind in pairs(kinds) do
+    if type(key) ~= "number" or type(kind) ~= "string" then
+      error("tap: a list of kinds expected, got " .. tostring(key) .. " = " .. tostring(kind),
+        level + 1)
+    elseif not is_kind[kind] and not kind:find(".", 1, true) then
+      local text = ("tap: kind '%s' is not known"):format(kind)
+      error((notation.suggest(text, kind, KINDS)), level + 1)
+    end
+    set[kind] = true
+  end
+  return set
+end
+
+--- Be told.
+---@param fn fun(event: table)  the table is the same for all taps
+---@param kinds? string[]       all kinds unless told
+---@return fun() stop
+function events.tap(fn, kinds)
+  if type(fn) ~= "function" then error("tap: a function expected, got " .. type(fn), 2) end
+  local mine = { fn = fn, kinds = read_kinds(kinds, 2) }
+  local new = { mine }
+  for i, tap in ipairs(taps) do new[i], new[i + 1] = tap, mine end
+  listen(new)
+  return function ()
+    if mine.over then return end
+    mine.over = true
+    local rest = {}
+    for _, tap in ipairs(taps) do
+      if tap ~= mine then rest[#rest + 1] = tap end
+    end
+    listen(rest)
+  end
+end
+
+local function check_kind(kind, verb, level)
+  if type(kind) ~= "string" or not kind:find(".", 1, true) then
+    error(("%s: a kind with a dot expected, such as \"http.call\", got %s"):format(verb,
+      tostring(kind)), level + 1)
+  end
+end
+
+local function with(fields, kind, more)
+  local event = {}
+  for name, value in pairs(fields or {}) do event[name] = value end
+  for name, value in pairs(more or {}) do event[name] = value end
+  event.kind, event.at = kind, current().now()
+  return event
+end
+
+--- Tell of something of one's own.
+---@param kind string    with a dot in it
+---@param fields? table  copied
+function events.emit(kind, fields)
+  check_kind(kind, "emit", 2)
+  if fields ~= nil and type(fields) ~= "table" then
+    error("emit: a table of fields expected, got " .. type(fields), 2)
+  end
+  if not taps[1] then return end
+  events.flush()
+  tell(with(fields, kind))
+end
+
+local function measured(kind, fields, began, ok, ...)
+  local unit = fields and fields.time_unit or "microsecond"
+  local took = { duration = tonumber(current().now_ns() - began) / UNITS[unit], time_unit = unit }
+  if not ok then took.error = (...) end
+  events.flush()
+  tell(with(fields, kind .. (ok and ".stop" or ".exception"), took))
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Call `fn(...)` and tell how long it took: kind .. ".stop" with `duration`; or, when it raised,
+--- kind .. ".exception" with `error`, too, and the error goes on unchanged.
+---@param kind string    with a dot in it
+---@param fields? table  of the event; time_unit: "nanosecond", "microsecond" (unless told),
+---  "millisecond" or "second"
+---@param fn function
+---@param ... any        its arguments
+---@return any ...       its results
+function events.measure(kind, fields, fn, ...)
+  check_kind(kind, "measure", 2)
+  if fields ~= nil and type(fields) ~= "table" then
+    error("measure: a table of fields expected, got " .. type(fields), 2)
+  end
+  local unit = fields and fields.time_unit
+  if unit ~= nil and not UNITS[unit] then
+    error("measure: time_unit: \"nanosecond\", \"microsecond\", \"millisecond\" or \"second\" "
+      .. "expected, got " .. tostring(unit), 2)
+  end
+  if type(fn) ~= "function" then error("measure: a function expected, got " .. type(fn), 2) end
+  if not taps[1] then return fn(...) end
+  return measured(kind, fields, current().now_ns(), pcall(fn, ...))
+end
+
+return events
