@@ -265,14 +265,12 @@ void neap_engine_close(struct neap_engine *e)
 
 void neap_engine_stats(const struct neap_engine *e, struct neap_engine_stats *out)
 {
-	const struct neap_roster *line = &e->lines.line, *post = &e->lines.post;
 	*out = e->stats;
 	out->waiters_max = e->waiters_max;
-	out->lines = line->count;
-	out->bytes = neap_wheel_bytes(e->wheel) +
-		     (int64_t)(sizeof *e + e->waiters_max * sizeof(struct neap_waiter) +
-			       line->room * line->size + post->room * post->size +
-			       (line->buckets + post->buckets) * sizeof(uint32_t));
+	out->lines = e->lines.line.count;
+	out->bytes = neap_wheel_bytes(e->wheel) + neap_roster_bytes(&e->lines.line) +
+		     neap_roster_bytes(&e->lines.post) +
+		     (int64_t)(sizeof *e + e->waiters_max * sizeof(struct neap_waiter));
 }
 
 /* What the wheel makes of an instant. */

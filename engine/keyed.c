@@ -429,8 +429,7 @@ void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
 		neap_keys_stats(k->old, &old);
 	*out = (struct neap_keyed_stats){
 		.entries = keys.entries + k->own.count,
-		.bytes = keys.bytes + old.bytes + (int64_t)(sizeof *k + k->own.room * k->own.size +
-						k->own.buckets * sizeof(uint32_t)),
+		.bytes = keys.bytes + old.bytes + neap_roster_bytes(&k->own) + (int64_t)sizeof *k,
 		.refused = k->refused + keys.refused,
 		.evicted = keys.evicted + k->evicted,
 		.shared = k->shares,

@@ -17,8 +17,9 @@ struct neap_key {
 struct neap_roster {
 	char *record;         /* [room + 1] of 'size' bytes, each beginning with its key */
 	uint32_t *bucket;     /* [buckets] record names, 0 is free */
+	uint32_t *old;        /* [olds] smaller ones, those from 'moved' on in use; NULL: none */
 	size_t size;
-	uint32_t room, used, free, count, buckets;
+	uint32_t room, used, free, count, buckets, olds, moved;
 };
 
 void neap_roster_init(struct neap_roster *r, size_t size);
@@ -30,6 +31,7 @@ uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint64_t 
 /* A new record, zeroed but for its key. There must be room, and none of that key. */
 uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint64_t tag);
 void neap_roster_remove(struct neap_roster *r, uint32_t name);
+int64_t neap_roster_bytes(const struct neap_roster *r);   /* memory held */
 int neap_roster_check(const struct neap_roster *r);
 
 /* ---- lines ---- */

@@ -226,11 +226,6 @@ void neap_queue_close(struct neap_queue *q)
 	free(q);
 }
 
-static int64_t bytes_of(const struct neap_roster *r)
-{
-	return (int64_t)((r->room + (size_t)1) * r->size + r->buckets * sizeof *r->bucket);
-}
-
 void neap_queue_stats(const struct neap_queue *q, struct neap_queue_stats *out)
 {
 	*out = q->stats;
@@ -239,7 +234,7 @@ void neap_queue_stats(const struct neap_queue *q, struct neap_queue_stats *out)
 	out->flows = q->flow.count;
 	out->classes = q->class.count;
 	out->bytes = (int64_t)(sizeof *q + (q->capacity + (size_t)2) * sizeof *q->place) +
-		     bytes_of(&q->flow) + bytes_of(&q->class);
+		     neap_roster_bytes(&q->flow) + neap_roster_bytes(&q->class);
 }
 
 /* ---- proof ---- */

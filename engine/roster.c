@@ -6,7 +6,11 @@
  * somebody does, and finds it by the limiter's address: open addressing with linear probing, at
  * most half full, and removal by shifting back, so there are no tombstones to sweep.
  *
- * Records lie in one growing array and are named by their index, so that growing moves no name.
+ * Records lie in one growing array and are named by their index, so that growing moves no name. The
+ * buckets double, and move over 16 at a time, with every record that is added: until that is done a
+ * record is looked for in both, and what has left the old ones leaves GONE there, so that no chain
+ * is cut.
+ *
  * Memory is asked for in _reserve alone; whoever cannot afford to fail later reserves first.
  */
 #include "line.h"
@@ -20,13 +24,16 @@ static struct neap_key *key_at(const struct neap_roster *r, uint32_t name)
 	return (struct neap_key *)(void *)(r->record + name * r->size);
 }
 
-static uint32_t home(const struct neap_roster *r, const void *of, uint64_t tag)
+enum { STEP = 16 };
+static const uint32_t GONE = UINT32_MAX;
+
+static uint32_t home(uint32_t buckets, const void *of, uint64_t tag)
 {
 	uint64_t x = (uint64_t)(uintptr_t)of + tag * UINT64_C(0x9E3779B97F4A7C15);
 	x ^= x >> 32;
 	x *= UINT64_C(0xD6E8FEB86659FD93);   /* an odd constant with well mixed bits */
 	x ^= x >> 32;
-	return (uint32_t)x & (r->buckets - 1);
+	return (uint32_t)x & (buckets - 1);
 }
 
 void neap_roster_init(struct neap_roster *r, size_t size)
@@ -38,15 +45,31 @@ void neap_roster_free(struct neap_roster *r)
 {
 	free(r->record);
 	free(r->bucket);
+	free(r->old);
 	neap_roster_init(r, r->size);
 }
 
 static void seat(struct neap_roster *r, uint32_t name)
 {
-	uint32_t b = home(r, key_at(r, name)->of, key_at(r, name)->tag);
+	uint32_t b = home(r->buckets, key_at(r, name)->of, key_at(r, name)->tag);
 	while (r->bucket[b])
 		b = (b + 1) & (r->buckets - 1);
 	r->bucket[b] = name;
+}
+
+static void move_some(struct neap_roster *r, uint32_t most)
+{
+	for (; r->old && most && r->moved < r->olds; most--, r->moved++) {
+		uint32_t name = r->old[r->moved];
+		if (name && name != GONE) {
+			seat(r, name);
+			r->old[r->moved] = GONE;
+		}
+	}
+	if (r->old && r->moved == r->olds) {
+		free(r->old);
+		r->old = NULL;
+	}
 }
 
 int neap_roster_reserve(struct neap_roster *r, uint32_t count)
@@ -62,27 +85,40 @@ int neap_roster_reserve(struct neap_roster *r, uint32_t count)
 		free(bucket);
 		return NEAP_ENOMEM;
 	}
-	free(r->bucket);
+	move_some(r, UINT32_MAX);   /* done long ago, unless room was reserved and never used */
+	r->old = r->bucket;
+	r->olds = r->buckets;
+	r->moved = 0;
 	r->record = record;
 	r->bucket = bucket;
 	r->room = room;
 	r->buckets = room * 2;
-	for (uint32_t name = 1; name <= r->used; name++)
-		if (key_at(r, name)->of)
-			seat(r, name);
 	return NEAP_OK;
+}
+
+/* The bucket of the record, or 'buckets'. */
+static uint32_t find_in(const struct neap_roster *r, const uint32_t *bucket, uint32_t buckets,
+			const void *of, uint64_t tag)
+{
+	for (uint32_t b = home(buckets, of, tag); bucket[b]; b = (b + 1) & (buckets - 1)) {
+		const struct neap_key *key = bucket[b] == GONE ? NULL : key_at(r, bucket[b]);
+		if (key && key->of == of && key->tag == tag)
+			return b;
+	}
+	return buckets;
 }
 
 uint32_t neap_roster_find(const struct neap_roster *r, const void *of, uint64_t tag)
 {
 	if (!r->count)
 		return 0;
-	for (uint32_t b = home(r, of, tag); r->bucket[b]; b = (b + 1) & (r->buckets - 1)) {
-		const struct neap_key *key = key_at(r, r->bucket[b]);
-		if (key->of == of && key->tag == tag)
-			return r->bucket[b];
-	}
-	return 0;
+	uint32_t b = find_in(r, r->bucket, r->buckets, of, tag);
+	if (b < r->buckets)
+		return r->bucket[b];
+	if (!r->old)
+		return 0;
+	b = find_in(r, r->old, r->olds, of, tag);
+	return b < r->olds ? r->old[b] : 0;
 }
 
 uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint64_t tag)
@@ -96,6 +132,7 @@ uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint64_t tag)
 	memset(key_at(r, name), 0, r->size);
 	*key_at(r, name) = (struct neap_key){of, tag, 0};
 	seat(r, name);
+	move_some(r, STEP);
 	r->count++;
 	return name;
 }
@@ -103,22 +140,30 @@ uint32_t neap_roster_add(struct neap_roster *r, const void *of, uint64_t tag)
 void neap_roster_remove(struct neap_roster *r, uint32_t name)
 {
 	struct neap_key *key = key_at(r, name);
-	uint32_t last = r->buckets - 1, hole = home(r, key->of, key->tag);
-	while (r->bucket[hole] != name)
-		hole = (hole + 1) & last;
-	/* whoever sits behind the hole and would rather be there, or before, moves up */
-	for (uint32_t b = (hole + 1) & last; r->bucket[b]; b = (b + 1) & last) {
-		const struct neap_key *k = key_at(r, r->bucket[b]);
-		uint32_t wish = home(r, k->of, k->tag);
-		if (((b - wish) & last) >= ((b - hole) & last)) {
-			r->bucket[hole] = r->bucket[b];
-			hole = b;
+	uint32_t last = r->buckets - 1, hole = find_in(r, r->bucket, r->buckets, key->of, key->tag);
+	if (hole > last) {
+		r->old[find_in(r, r->old, r->olds, key->of, key->tag)] = GONE;
+	} else {
+		/* whoever sits behind the hole and would rather be there, or before, moves up */
+		for (uint32_t b = (hole + 1) & last; r->bucket[b]; b = (b + 1) & last) {
+			const struct neap_key *k = key_at(r, r->bucket[b]);
+			uint32_t wish = home(r->buckets, k->of, k->tag);
+			if (((b - wish) & last) >= ((b - hole) & last)) {
+				r->bucket[hole] = r->bucket[b];
+				hole = b;
+			}
 		}
+		r->bucket[hole] = 0;
 	}
-	r->bucket[hole] = 0;
 	*key = (struct neap_key){NULL, 0, r->free};
 	r->free = name;
 	r->count--;
+}
+
+int64_t neap_roster_bytes(const struct neap_roster *r)
+{
+	uint64_t buckets = r->buckets + (r->old ? r->olds : 0);
+	return (int64_t)((r->record ? r->room + 1 : 0) * r->size + buckets * sizeof(uint32_t));
 }
 
 int neap_roster_check(const struct neap_roster *r)
@@ -132,6 +177,8 @@ int neap_roster_check(const struct neap_roster *r)
 	}
 	for (uint32_t b = 0; b < r->buckets; b++)
 		seated += r->bucket[b] != 0;
+	for (uint32_t b = 0; r->old && b < r->olds; b++)
+		seated += r->old[b] != 0 && r->old[b] != GONE;
 	return live == r->count && seated == r->count && r->count <= r->room ? NEAP_OK
 									      : NEAP_ECORRUPT;
 }
