@@ -51,4 +51,20 @@ describe("an example", function ()
       "  2520 s  4000 tokens: go",
     }, run "examples/virtual_time.lua")
   end)
+
+  it("keeps a limit for every key", function ()
+    local lines = run "examples/by_key.lua"
+    assert.equal("ann       2 of 50 now: 2/s: needs 1 of 2, has 0; free in 500ms", lines[1])
+    assert.equal("spammer   0 of 50 now: 2/s: closed", lines[4])
+    assert.same({ "ann      /a at 1.0 s", "ann      /a at 1.0 s", "ann      /b at 1.5 s" },
+      { lines[5], lines[6], lines[7] })
+  end)
+
+  it("leaves a server alone that is down, and finds out that it is back", function ()
+    local lines = run "examples/outage.lua"
+    assert.equal("  0.1 s  closed    limit 2", lines[1])
+    assert.equal(" 21.1 s  open      limit 1", lines[2])
+    assert.equal(" 66.4 s  closed    limit 2", lines[#lines])
+    assert.equal(8, #lines)
+  end)
 end)
