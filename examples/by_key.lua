@@ -1,4 +1,4 @@
--- Everyone the same limit, and to each his own; a key of a paying customer, and one that is shut out.
+-- Everyone the same limit, and to each his own; one key has more, and one is shut out.
 local neap = require "neap"
 local manual = require "neap.runtime.manual"
 

@@ -1,5 +1,5 @@
--- A server goes down for 40 s. The breaker finds out, leaves it alone, and finds out that it is back;
--- an adaptive limit finds out how many calls at once it bears.
+-- A server goes down for 40 s. The breaker finds out, leaves it alone, and finds out that it is
+-- back; an adaptive limit finds out how many calls at once it bears.
 local neap = require "neap"
 local manual = require "neap.runtime.manual"
 
