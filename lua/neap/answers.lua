@@ -147,15 +147,15 @@ answers.grant = new_permit
 ---  number?
 answers.refuse = refusal
 
---- A limiter that was closed refuses by itself.
+--- A refusal that the engine had no part in.
 ---@return nil
----@return "closed" why
-function answers.closed(self, n, given, key)
-  stats.refused(self, "closed")
+---@return string why
+function answers.own(self, why, n, given, key)
+  stats.refused(self, why)
   if wanted.refused then
-    answers.tell(self, "closed", nil, fields_of(self, request.cost, n, given, key))
+    answers.tell(self, why, nil, fields_of(self, request.cost, n, given, key))
   end
-  return nil, "closed"
+  return nil, why
 end
 
 --- Somebody stands in line.

@@ -186,7 +186,7 @@ end
 
 function host:try_acquire(given)
   local costs, n = read(self, given, false, 2)
-  if self.closed then return answers.closed(self, n, given) end
+  if self.closed then return answers.own(self, "closed", n, given) end
   local fields = answers.fields(self, costs, n, given)
   local why, wait = ask(self, costs)
   if why then
@@ -234,7 +234,7 @@ function host:acquire(given, wait)
   local rt = current()
   local began = rt.now_ns()
   local deadline = limiter.deadline_of(given, began, 2)
-  if self.closed then return answers.closed(self, n, given) end
+  if self.closed then return answers.own(self, "closed", n, given) end
   local fields = answers.fields(self, costs, n, given)
   local options = until_deadline(given, deadline)
   while true do
@@ -265,13 +265,14 @@ function host:acquire(given, wait)
 end
 
 function host:why(given)
-  local costs = read(self, given, false, 2)
+  local costs = read(self, given, true, 2)
   local own = limiter.why(self, given)
   local why, wait, binds = ask(self, costs)
   if not why or own and worse(own.word, own.wait, why, wait) == own.word then return own end
   local l = binds.limiter
   return reason.of {
     word = why, limiter = binds.label, cost = tonumber(costs[binds.index]), wait = wait, place = 0,
+    at = wait and tonumber(current().now_ns()) / 1e9 + wait,
     capacity = l.capacity and l:capacity() or huge, balance = l.available and l:available() or huge,
   }
 end

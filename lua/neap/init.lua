@@ -18,6 +18,7 @@ return {
   layered = require "neap.layered",
   notation = require "neap.notation",
   policy = require "neap.policy",
+  errors = require "neap.errors",
   events = require "neap.events",
   limiters = require "neap.stats".each,
   runtime = runtime,

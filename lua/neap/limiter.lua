@@ -231,7 +231,7 @@ limiter.read = read_request
 ---@return number? wait_s
 function limiter:try_acquire(given, key)
   local n = read_request(self, given, false, 2, key)
-  if self.closed then return answers.closed(self, n, given, key) end
+  if self.closed then return answers.own(self, "closed", n, given, key) end
   local rt = current()
   local now = rt.now_ns()
   C.neap_engine_try(rt.engine, request, now, answer)
@@ -300,7 +300,7 @@ function limiter:acquire(given, wait, key)
   local rt = current()
   local now = rt.now_ns()
   request.deadline = limiter.deadline_of(given, now, 2)
-  if self.closed then return answers.closed(self, n, given, key) end
+  if self.closed then return answers.own(self, "closed", n, given, key) end
   if C.neap_engine_acquire(rt.engine, request, now, answer) ~= OK then
     return nil, "memory"
   elseif answer.status == GRANTED then
@@ -311,19 +311,21 @@ function limiter:acquire(given, wait, key)
   return answers.refuse(self, now, n, given, key)
 end
 
---- What stands in the way of a call, nil when nothing does.
+--- What stands in the way of a call, nil when nothing does. With a timeout or a deadline, as for
+--- acquire, also whether it can be met: "timeout" when it cannot.
 ---@param given? integer|table<string, integer>
 ---@param key? string|integer
 ---@return neap.Reason?
 function limiter:why(given, key)
-  read_request(self, given, false, 2, key)
-  if self.closed then return reason.closed(self) end
+  read_request(self, given, true, 2, key)
   local rt = current()
   local now = rt.now_ns()
+  local deadline = limiter.deadline_of(given, now, 2)
+  if self.closed then return reason.closed(self) end
   C.neap_engine_peek(rt.engine, request, now, answer)
   if answer.status == GRANTED then return nil end
   local _, word, wait = refusal(self, now)
-  return reason.new(self.terms, answer, request, word, wait, now)
+  return reason.new(self.terms, answer, request, word, wait, now, deadline)
 end
 
 --- After a call: give back, and answer as it did.

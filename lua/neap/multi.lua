@@ -64,7 +64,7 @@ local function class_of(base)
   ---@param given? integer|table
   ---@return neap.Reason?
   function multi:why(given)
-    cost.read(scratch, self.terms, given, false, 2)
+    cost.read(scratch, self.terms, given, true, 2)
     local reason = base.why(self, given)
     local list = type(given) == "table" and (type(given.cost) == "table" and given.cost or given)
     if not reason or not list then return reason end

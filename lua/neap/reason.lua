@@ -8,13 +8,15 @@ local ceil, floor, huge, log10, max = math.ceil, math.floor, math.huge, math.log
 
 --- The answer of `limiter:why()`.
 ---@class neap.Reason
----@field word string        as in the refusal: "rate", "busy", "line", "cost", "pause", "closed"
+---@field word string        as in the refusal, see neap.errors
 ---@field limiter string     the limit that binds: its name, or how it is written
 ---@field cost integer       what is asked of it
 ---@field capacity number    what it can ever give at once; math.huge: no bound
 ---@field balance number     what it has now; below 0 after borrowing
 ---@field wait number?       seconds until the call could leave; nil when no clock can tell
+---@field at number?         that instant, as neap.now() has it
 ---@field place integer      how many go first
+---@field deadline number?   the instant that was asked for, if one was
 local Reason = {}
 
 local reason = {}
@@ -54,6 +56,7 @@ function Reason:__tostring()
   else
     text = text .. "; free when a permit comes back"
   end
+  if self.word == "timeout" then text = text .. ", after the deadline" end
   return self.place > 0 and ("%s, %d ahead"):format(text, self.place) or text
 end
 
@@ -109,8 +112,9 @@ end
 ---@param word string
 ---@param wait number?
 ---@param now ffi.cdata*
+---@param deadline ffi.cdata*  neap_never: none was asked for
 ---@return neap.Reason
-function reason.new(terms, answer, request, word, wait, now)
+function reason.new(terms, answer, request, word, wait, now, deadline)
   local part = terms.parts[answer.bound >= 0 and answer.bound + 1 or 1]
   local asked = 0
   for i, other in ipairs(terms.parts) do
@@ -122,7 +126,13 @@ function reason.new(terms, answer, request, word, wait, now)
   local fields = {
     word = word, limiter = part.label, cost = asked, capacity = leaf and reason.capacity(leaf) or 0,
     balance = leaf and reason.balance(leaf, now) or 0, wait = wait, place = tonumber(answer.ahead),
+    at = wait and tonumber(answer.at) / 1e9,
   }
+  if deadline < C.neap_horizon and answer.status ~= C.NEAP_NEVER then
+    fields.deadline = tonumber(deadline) / 1e9
+    local vain = deadline <= now or wait and answer.at > deadline
+    if vain and answer.status == C.NEAP_REFUSED then fields.word = "timeout" end
+  end
   if part.closed then   -- it asks for two of one, see neap.throttle
     fields.cost, fields.capacity, fields.balance = asked / 2, 0, 0
   end

@@ -7,6 +7,7 @@
 --- whenever nothing is owed, however heavy, and the next ones wait until that is paid off.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local answers = require "neap.answers"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 
@@ -91,7 +92,7 @@ local function is_shut(self, given)
 end
 
 function overdrawn:try_acquire(given)
-  if is_shut(self, given) then return nil, "busy" end
+  if is_shut(self, given) then return answers.own(self, "busy", 0, given) end
   return semaphore.try_acquire(self, given)
 end
 
