@@ -22,6 +22,7 @@
 --- (`grow_when_used`). In both the fastest call is forgotten after `memory`, half a minute.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local events = require "neap.events"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 
@@ -200,6 +201,7 @@ function adaptive:notice()
   if a.changes == self.seen then return end
   local before, after = self.last, tonumber(a.limit)
   self.seen, self.last = a.changes, after
+  events.about("adaptive", self, { from = before, to = after })
   if self.changed then self:changed(before, after) end
 end
 

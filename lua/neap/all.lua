@@ -31,6 +31,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field closed boolean?      it refuses everything, and "closed" is the word
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field learner neap.Adaptive?  it is to hear in Lua how calls end
+---@field breaker neap.Breaker?    whose state may change when it is asked, or hears how calls end
 ---@field index integer?       of its cost, once it is built into a list of terms
 
 --- What the engine is asked about, and what keeps that memory alive.
@@ -45,6 +46,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field costs integer               how many costs there are, at least 1
 ---@field holds boolean               a permit has something to give back
 ---@field abandoned "ignore"|"failure"  the outcome of a permit that is lost
+---@field breakers neap.Breaker[]?
 ---@field learners { of: neap.Adaptive, parts: neap.Part[] }[]?  who is to hear how calls end
 
 ---@param part neap.Part
@@ -124,7 +126,7 @@ end
 local function build(parts, level, guests)
   local sums = grouped(parts)
   local flat, names, unnamed, costs, holds, abandoned = {}, {}, nil, 0, false, "ignore"
-  local learners = {}
+  local learners, breakers = {}, {}
   local function index_of(name)
     local index = unnamed
     if name then index = names[name] end
@@ -139,6 +141,7 @@ local function build(parts, level, guests)
       part.index = index_of(part.cost)
       abandoned = part.abandoned or abandoned
     end
+    breakers[#breakers + 1] = sum.parts[1].breaker
     local learner = sum.parts[1].learner
     if learner then learners[#learners + 1] = { of = learner, parts = sum.parts } end
   end
@@ -167,7 +170,7 @@ local function build(parts, level, guests)
     all = all, terms = terms, parts = flat, sums = sums,
     names = names, unnamed = unnamed, costs = costs > 0 and costs or 1,
     keys = keys, holds = holds, abandoned = abandoned,
-    learners = learners[1] and learners or nil,
+    learners = learners[1] and learners or nil, breakers = breakers[1] and breakers or nil,
   }
 end
 

@@ -83,12 +83,13 @@ local function keys_of(self, given, key)
   return keys
 end
 
---- Keys that made room for others since it was last looked.
-local function tell_evicted(self)
-  for _, kind in ipairs(self.terms.keys and wanted.evicted and self.terms.parts or {}) do
-    local count = kind.keyed and kind.keyed:newly_evicted() or 0
-    if count > 0 then about("evicted", kind.keyed, { count = count }) end
+--- What a call may have brought about: keys that made room for others, another state of a breaker.
+local function tell_more(self)
+  for _, part in ipairs(self.terms.keys and wanted.evicted and self.terms.parts or {}) do
+    local count = part.keyed and part.keyed:newly_evicted() or 0
+    if count > 0 then about("evicted", part.keyed, { count = count }) end
   end
+  for _, breaker in ipairs(self.terms.breakers or {}) do breaker:notice() end
 end
 
 --- What is told about a call, gathered before anybody is called who could call others.
@@ -106,13 +107,13 @@ local fields_of = answers.fields
 
 --- A hybrid with guests is not through when the engine is: it tells by itself (see neap.guest).
 local function told_grant(self, of, n, at, given, key, waited)
-  if self.guests or not (wanted.granted or wanted.evicted) then
-    return new_permit(self, of, n, at)
+  local held = new_permit(self, of, n, at)
+  if wanted.granted and not self.guests then
+    local fields = fields_of(self, of.cost, n, given, key)
+    fields.waited = waited or 0
+    about("granted", self, fields)
   end
-  local held, fields = new_permit(self, of, n, at), fields_of(self, of.cost, n, given, key)
-  fields.waited = waited or 0
-  about("granted", self, fields)
-  tell_evicted(self)
+  tell_more(self)
   return held
 end
 
@@ -121,6 +122,7 @@ local function told_refusal(self, now, n, given, key)
   if not self.guests then
     answers.tell(self, why, wait, fields_of(self, request.cost, n, given, key))
   end
+  tell_more(self)
   return nil, why, wait
 end
 

@@ -19,7 +19,9 @@
 --- places are taken and for a whole cooldown nobody was let out, another is.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local events = require "neap.events"
 local limiter = require "neap.limiter"
+local runtime = require "neap.runtime"
 
 local error, ipairs, pcall = error, ipairs, pcall
 local max, min = math.max, math.min
@@ -134,6 +136,16 @@ local function state_of(self, now)
   return state
 end
 
+--- Where it is noticed that its state changed: when somebody asked it, told it how a call ended, or
+--- changed it by hand. Whoever listens is told, since what it was told last.
+function breaker:notice()
+  if not events.wanted.breaker then return end
+  local from, to = self.told or "closed", STATES[state_of(self, runtime.current().now_ns())]
+  if from == to then return end
+  self.told = to
+  events.about("breaker", self, { from = from, to = to })
+end
+
 ---@return "closed"|"open"|"half-open"
 function breaker:state() return STATES[state_of(self, (limiter.present()))] end
 
@@ -162,6 +174,7 @@ function breaker:open(while_s)
   local now, rt = limiter.present()
   C.neap_breaker_open(self.leaf.as.breaker, ns and now + ns or C.neap_never, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
+  self:notice()
 end
 
 --- Everybody goes, and failures are forgotten, if it was not closed. (To shut the limiter for good,
@@ -170,6 +183,7 @@ function breaker:close()
   local now, rt = limiter.present()
   C.neap_breaker_close(self.leaf.as.breaker, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
+  self:notice()
 end
 
 --- As new: closed, with no failures, and calls that are out count for nothing when they end.
@@ -177,6 +191,7 @@ function breaker:reset()
   local now, rt = limiter.present()
   C.neap_breaker_reset(self.leaf.as.breaker, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
+  self:notice()
 end
 
 --- An outcome that no permit brings: of a trial that is out, or of one that took no time.
@@ -186,6 +201,7 @@ local function record(self, outcome)
   if b.out == 0 and b.lost == 0 then C.neap_breaker_take(b, now) end
   C.neap_breaker_give(b, outcome, now, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
+  self:notice()
 end
 
 function breaker:success() record(self, OUTCOMES.success) end
@@ -290,6 +306,7 @@ return function (options)
   local parts = { {
     leaf = self.leaf, memory = self.memory, multiplier = 1, cost = false, label = self.name,
     word = "open", shed = "open", abandoned = abandoned == "failure" and abandoned or nil,
+    breaker = self,
   } }
   if options.over ~= nil then add_over(self, parts, options.over, 2) end
   local made = limiter.init(breaker, self, parts, 2)

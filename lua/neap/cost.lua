@@ -205,6 +205,7 @@ end
 ---@return integer|table<string, integer>
 function cost.written(terms, costs, n)
   if n then return n end
+  if next(terms.names) == nil then return tonumber(costs[0]) end
   local all = {}
   for name, index in pairs(terms.names) do all[name] = tonumber(costs[index]) end
   if terms.unnamed then all.cost = tonumber(costs[terms.unnamed]) end

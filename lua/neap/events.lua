@@ -50,6 +50,7 @@ local events = {}
 
 local taps = {}      ---@type neap.Tap[]  never changed in place, for somebody may be walking it
 local pending = {}   -- events from finalizers, which are no place to call anybody
+local held = 0       -- finalizers that are running
 
 --- The kinds that somebody listens to; for those who tell, so that they need not build what nobody
 --- hears.
@@ -113,18 +114,20 @@ end
 ---@param fields table   becomes the event
 function events.about(kind, limiter, fields)
   if not events.wanted[kind] then return end
-  events.flush()
-  tell(named(fields, kind, limiter))
+  named(fields, kind, limiter)
+  if held > 0 then
+    pending[#pending + 1] = fields
+  else
+    events.flush()
+    tell(fields)
+  end
 end
 
---- The same from a finalizer: it is told with the next event, or when somebody calls `flush`.
----@param kind string
----@param limiter neap.Limiter
----@param fields table
-function events.later(kind, limiter, fields)
-  if not events.wanted[kind] then return end
-  pending[#pending + 1] = named(fields, kind, limiter)
-end
+--- A finalizer begins: what it is about is told with the next event after its end.
+function events.hold() held = held + 1 end
+
+--- And ends.
+function events.go_on() held = held - 1 end
 
 -- ---- for users --------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@
 --- before time has refilled it.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local events = require "neap.events"
 local keys = require "neap.key"
 local leaves = require "neap.leaf"
 local limiter = require "neap.limiter"
@@ -383,9 +384,11 @@ function per_key:reconfigure(limits, mode)
     else
       self.makers:reconfigure(i, value, mode)
     end
-    limiter.rename(self, part.leaf, notation.format(self.values[i]), notation.format(value))
+    local from, to = notation.format(self.values[i]), notation.format(value)
+    limiter.rename(self, part.leaf, from, to)
     self.values[i] = value
     C.neap_engine_touch(rt.engine, part.leaf, now)
+    events.about("reconfigured", self, { from = from, to = to, mode = mode })
   end
 end
 

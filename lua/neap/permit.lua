@@ -101,12 +101,14 @@ end
 ---@return fun(request: ffi.cdata*)
 function permit.reclaimer(limiter)
   return function (request)
+    events.hold()
     local message = give_back(limiter.terms, request, limiter.terms.abandoned, request.deadline)
     if message then current().report(message) end
     stats.leaked(limiter)
     if events.wanted.leaked then
-      events.later("leaked", limiter, { cost = cost.written(limiter.terms, request.cost) })
+      events.about("leaked", limiter, { cost = cost.written(limiter.terms, request.cost) })
     end
+    events.go_on()
     if limiter.guests then limiter:give_guests_later(request.cost) end
   end
 end
@@ -125,6 +127,9 @@ function permit:give(outcome)
   local limiter, message = self.limiter, nil
   if limiter.reclaim then
     message = give_back(limiter.terms, self.request, outcome, self.at)
+    if events.wanted.breaker then
+      for _, breaker in ipairs(limiter.terms.breakers or {}) do breaker:notice() end
+    end
   end
   if self.guests then limiter:give_guests(self.guests, outcome) end
   if message then error(message, 2) end

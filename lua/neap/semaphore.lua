@@ -8,6 +8,7 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local answers = require "neap.answers"
+local events = require "neap.events"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 
@@ -73,9 +74,11 @@ function semaphore:reconfigure(limit, mode)
   local permits = read_limit(limit, 2)
   local now, rt = limiter.present()
   local s = self.leaf.as.semaphore
-  limiter.rename(self, self.leaf, name_for(tonumber(s.limit)), name_for(permits))
+  local from, to = name_for(tonumber(s.limit)), name_for(permits)
+  limiter.rename(self, self.leaf, from, to)
   s.limit = permits
   C.neap_engine_touch(rt.engine, self.leaf, now)
+  events.about("reconfigured", self, { from = from, to = to, mode = "keep" })
 end
 
 -- ---- one that may be overdrawn ----------------------------------------------------------------

@@ -8,6 +8,7 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local cost = require "neap.cost"
+local events = require "neap.events"
 local leaves = require "neap.leaf"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
@@ -182,9 +183,11 @@ function throttle:reconfigure(limit, mode)
   end
   local change = slides(self) and change_sliding or change_rate
   if change(self, value, mode, now, 2) ~= C.NEAP_OK then too_fast(value, 2) end
-  limiter.rename(self, leaf, notation.format(self.limit), notation.format(value))
+  local from, to = notation.format(self.limit), notation.format(value)
+  limiter.rename(self, leaf, from, to)
   self.limit = value
   C.neap_engine_touch(rt.engine, leaf, now)
+  events.about("reconfigured", self, { from = from, to = to, mode = mode })
 end
 
 --- Make a throttle.
