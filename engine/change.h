@@ -3,7 +3,7 @@
  *
  * All-of must take every word or none. So each limiter first says what it would do to its word,
  * from which value to which; when all agree the words are held, and written. word.c says what a
- * hold is, limiter.c how several are taken.
+ * hold is, all.c how several are taken.
  */
 #ifndef NEAP_CHANGE_H
 #define NEAP_CHANGE_H
@@ -12,43 +12,36 @@
 
 #include <assert.h>
 
-struct neap_change {
-	int64_t *word;
-	int64_t from, to;   /* values; 'from' without the bit of one who holds it */
-	int64_t by;         /* what the take itself adds; to - from when 'from' was not stale */
-	int robust;
-};
+struct neap_change { int64_t from, to; };   /* values, without the bit of one who holds the word */
 
 /* The value of a word once nobody holds it. */
-int64_t neap_word_wait(int64_t *word, int robust);
+int64_t neap_word_wait(int64_t *word, int robust) __attribute__((cold, noinline));
 
+static inline int64_t neap_word_free(int64_t *word, int robust)
+{
+	int64_t value = __atomic_load_n(word, __ATOMIC_RELAXED);
+	return value < 0 ? neap_word_wait(word, robust) : value;
+}
+
+/* The value of a word, held or not. */
 static inline int64_t neap_word_value(const int64_t *word)
 {
 	return __atomic_load_n(word, __ATOMIC_RELAXED) & INT64_MAX;
 }
 
-static inline int64_t neap_word_free(int64_t *word, int robust)
-{
-	int64_t value = __atomic_load_n(word, __ATOMIC_RELAXED);
-	return __builtin_expect(value < 0, 0) ? neap_word_wait(word, robust) : value;
-}
-
-/* Write 'to' if the word is what was seen, else see what it is when it is free. */
-static inline int neap_word_swap(int64_t *word, int64_t *seen, int64_t to, int robust)
+/* Write 'to' if the word is what was seen, else see what it is. */
+static inline int neap_word_swap(int64_t *word, int64_t *seen, int64_t to)
 {
 	/* acquire: what the last holder of a permit wrote is seen by the next */
-	if (__atomic_compare_exchange_n(word, seen, to, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-		return 1;
-	if (*seen < 0)
-		*seen = neap_word_wait(word, robust);
-	return 0;
+	return __atomic_compare_exchange_n(word, seen, to, 1, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 /* As _when; when the answer is up to 'at', the take in *change. */
 neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at, struct neap_change *change);
 /* Correct a take, planned at 'at', of one who waited for it: if it did not conform 1 ns before, the
  * token came between two readings of the clock, and is charged at the moment it came. */
-void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_change *change);
+void neap_gcra_backdate(const struct neap_gcra *g, int64_t cost, neap_ns at,
+			struct neap_change *change);
 /* Where the clock stands at 'now', in units; and the first instant at which it has come to 'units'. */
 int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now);
 neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units);

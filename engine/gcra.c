@@ -85,12 +85,14 @@ static wide shifted_ratio(wide num, wide den, int shift)
 static int64_t clock_at(const struct neap_gcra *g, neap_ns now)
 {
 	uint64_t t = (uint64_t)now << (128 - SPEED_BITS);   /* whole units are then the top word */
-	wide low = (wide)t * g->speed[0] >> 64;
-	return (int64_t)(((wide)t * g->speed[1] + low) >> 64);
+	uint64_t low = (uint64_t)((wide)t * g->speed[0] >> 64);
+	wide high = (wide)t * g->speed[1];
+	uint64_t carry = (uint64_t)high + low < low;   /* by hand: gcc would add in memory */
+	return (int64_t)((uint64_t)(high >> 64) + carry);
 }
 
 /* The first nanosecond at which the clock stands at 'units' or beyond: late, never early. */
-static neap_ns reaches(const struct neap_gcra *g, int64_t units)
+__attribute__((noinline)) static neap_ns reaches(const struct neap_gcra *g, int64_t units)
 {
 	wide low = (wide)(uint64_t)units * g->pace[0];
 	wide high = (wide)(uint64_t)units * g->pace[1] + (low >> 64);
@@ -132,14 +134,15 @@ neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
 		return neap_never;
 	int64_t clock = clock_at(g, now);
 	int64_t by = cost << g->shift;
-	int64_t tat = neap_word_free(&g->tat, g->robust);
-	int64_t base;
+	int64_t latest = clock + g->burst - by;   /* where base may be; g is read before the race */
+	int64_t tat = __atomic_load_n(&g->tat, __ATOMIC_RELAXED), base;
 	do {
+		if (tat < 0)
+			tat = neap_word_wait(&g->tat, g->robust);
 		base = later(tat, clock);
-		int64_t due = due_at(g, base, by);
-		if (due > clock)
-			return reaches(g, due);
-	} while (!neap_word_swap(&g->tat, &tat, base + by, g->robust));
+		if (base > latest)
+			return reaches(g, due_at(g, base, by));
+	} while (!neap_word_swap(&g->tat, &tat, base + by));
 	return now;
 }
 
@@ -156,16 +159,17 @@ inline neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at,
 	int64_t due = due_at(g, base, by);
 	if (due > clock)
 		return reaches(g, due);
-	*change = (struct neap_change){&g->tat, tat, base + by, by, g->robust};
+	*change = (struct neap_change){tat, base + by};
 	return at;
 }
 
-void neap_gcra_backdate(const struct neap_gcra *g, neap_ns at, struct neap_change *change)
+void neap_gcra_backdate(const struct neap_gcra *g, int64_t cost, neap_ns at,
+			struct neap_change *change)
 {
 	int64_t before = clock_at(g, at - 1);
-	int64_t base = later(change->from, before);
-	if (due_at(g, base, change->by) > before)
-		change->to = base + change->by;
+	int64_t base = later(change->from, before), by = cost << g->shift;
+	if (due_at(g, base, by) > before)
+		change->to = base + by;
 }
 
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now)
@@ -197,9 +201,12 @@ void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns n
 	assert(cost >= 0 && used >= 0 && now >= 0 && now < neap_horizon);
 	int64_t clock = clock_at(g, now);
 	wide by = (wide)(uint64_t)(used < cost ? cost - used : used - cost) << g->shift;
-	int64_t tat = neap_word_free(&g->tat, g->robust);
-	while (by && !neap_word_swap(&g->tat, &tat, moved(tat, clock, by, used < cost), g->robust))
-		;
+	if (by == 0)
+		return;
+	int64_t tat;
+	do
+		tat = neap_word_free(&g->tat, g->robust);
+	while (!neap_word_swap(&g->tat, &tat, moved(tat, clock, by, used < cost)));
 }
 
 int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now) { return clock_at(g, now); }
@@ -217,9 +224,10 @@ void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now)
 	int64_t full = g->burst >> g->shift;
 	int64_t missing = full - (tokens < 0 ? 0 : tokens > full ? full : tokens);
 	int64_t level = clock_at(g, now) + (missing << g->shift);
-	int64_t tat = neap_word_free(&g->tat, g->robust);
-	while (!neap_word_swap(&g->tat, &tat, level, g->robust))
-		;
+	int64_t tat;
+	do
+		tat = neap_word_free(&g->tat, g->robust);
+	while (!neap_word_swap(&g->tat, &tat, level));
 }
 
 int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst)

@@ -92,9 +92,9 @@ int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int
 /* ==== ring 0: semaphore, permits in flight ============================================== */
 
 struct neap_semaphore {
-	int64_t limit;      /* permits, >= 1 */
 	int64_t in_use;     /* permits out; above limit after an overdraw or a lowered limit. A sign
 			     * bit says that a take of several is at it, and is no part of it */
+	int64_t limit;      /* permits, >= 1 */
 	int32_t overdraw;   /* 1: any cost goes while in_use <= limit; 0: only what fits */
 	int32_t robust;     /* 1: whoever takes may be killed; see neap_limiter_share */
 };
@@ -315,6 +315,7 @@ struct neap_stats;
 struct neap_limiter {
 	int32_t kind;
 	union {
+		int64_t word;               /* the first of a gcra and of a semaphore */
 		struct neap_gcra gcra;
 		struct neap_semaphore semaphore;
 		struct neap_window window;

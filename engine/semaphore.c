@@ -36,7 +36,7 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 		return neap_never;
 	if (s->overdraw ? in_use > s->limit : cost && in_use > s->limit - cost)
 		return neap_on_give;
-	*change = (struct neap_change){&s->in_use, in_use, in_use + cost, cost, s->robust};
+	*change = (struct neap_change){in_use, in_use + cost};
 	return at;
 }
 
@@ -49,31 +49,32 @@ neap_ns neap_semaphore_when(const struct neap_semaphore *s, int64_t cost, neap_n
 neap_ns neap_semaphore_take(struct neap_semaphore *s, int64_t cost, neap_ns now)
 {
 	struct neap_change change;
-	neap_ns at;
-	do {
+	neap_ns at = neap_semaphore_plan(s, cost, now, &change);
+	while (at <= now && !neap_word_swap(&s->in_use, &change.from, change.to)) {
+		neap_word_free(&s->in_use, s->robust);
 		at = neap_semaphore_plan(s, cost, now, &change);
-		if (at > now)
-			return at;
-	} while (!neap_word_swap(change.word, &change.from, change.to, s->robust));
+	}
 	return at;
 }
 
 void neap_semaphore_add(struct neap_semaphore *s, int64_t cost)
 {
-	int64_t in_use = neap_word_free(&s->in_use, s->robust), sum;
-	do
+	int64_t in_use, sum;
+	do {
+		in_use = neap_word_free(&s->in_use, s->robust);
 		sum = in_use < COUNTLESS - cost ? in_use + cost : COUNTLESS;
-	while (!neap_word_swap(&s->in_use, &in_use, sum, s->robust));
+	} while (!neap_word_swap(&s->in_use, &in_use, sum));
 }
 
 void neap_semaphore_give(struct neap_semaphore *s, int64_t cost)
 {
 	assert(cost >= 0);
-	int64_t in_use = neap_word_free(&s->in_use, s->robust), left;
+	int64_t in_use, left;
 	do {
+		in_use = neap_word_free(&s->in_use, s->robust);
 		if (in_use == COUNTLESS)
 			return;
 		assert(cost <= in_use);
 		left = cost < in_use ? in_use - cost : 0;
-	} while (!neap_word_swap(&s->in_use, &in_use, left, s->robust));
+	} while (!neap_word_swap(&s->in_use, &in_use, left));
 }

@@ -18,7 +18,7 @@
  * a word made 'robust', for memory that processes share, who has waited PATIENCE times, some 10 to
  * 200 ms, takes the bit away. Its owner may be alive after all, only stopped, and would write over
  * what others did since: so in a robust word the owner lets go by compare-and-swap, too, and learns
- * that it lost its hold (limiter.c). Other words are spared that price, and never lose their owner.
+ * that it lost its hold (all.c). Other words are spared that price, and never lose their owner.
  */
 #include "change.h"
 

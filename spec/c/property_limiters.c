@@ -224,8 +224,69 @@ static void bounds_are_refused(struct dice *d)
 		trial_fail("the largest is refused");
 }
 
+/* A charge past the end of the number line is not counted, and never forgiven by giving back. */
+static void what_is_past_the_end_stays(struct dice *d)
+{
+	for (int64_t i = trial_ops(10000); i > 0; i--) {
+		const int64_t huge = INT64_C(1) << 59;
+		int64_t amount = dice_any_size(d, 1, 1000), limit = dice_any_size(d, 1, huge - 1);
+		struct neap_limiter l[2];
+		memset(l, 0, sizeof l);
+		l[0].kind = NEAP_GCRA;
+		neap_gcra_init(&l[0].as.gcra, amount, dice_any_size(d, 1000, 1000000), limit);
+		l[1].kind = NEAP_SEMAPHORE;
+		neap_semaphore_init(&l[1].as.semaphore, limit, (int)dice_between(d, 0, 1));
+		for (int k = 0; k < 2; k++) {
+			neap_ns now = dice_any_size(d, 1, neap_horizon / 2);
+			neap_limiter_settle(&l[k], 0, INT64_MAX, now, now);
+			neap_limiter_settle(&l[k], 0, huge, now, now);
+			neap_limiter_settle(&l[k], INT64_MAX, 0, now, now);
+			neap_limiter_give(&l[k], huge, NEAP_SUCCESS, now, now);
+			if (neap_limiter_take(&l[k], 1, neap_horizon - 1) < neap_horizon)
+				trial_fail("kind %d: a debt of 2^63 tokens and more is forgotten", l[k].kind);
+		}
+		neap_gcra_fill(&l[0].as.gcra, limit, 5);
+		if (neap_limiter_take(&l[0], limit, 5) != 5)
+			trial_fail("filled, and yet nobody goes");
+	}
+}
+
+/* Held by one who is no more: readers see what it is, and who waits for it gets it. */
+static void a_word_of_the_dead(struct dice *d)
+{
+	(void)d;
+	struct neap_limiter l[3];
+	struct neap_term term[3];
+	struct neap_all all;
+	const int64_t cost[NEAP_COSTS] = {2};
+	memset(l, 0, sizeof l);
+	for (int i = 0; i < 3; i++) {
+		term[i] = (struct neap_term){&l[i], 1, 0, 0};
+		l[i].kind = i == 1 ? NEAP_SEMAPHORE : NEAP_GCRA;
+		if (i == 1)
+			neap_semaphore_init(&l[i].as.semaphore, 5, 0);
+		else
+			neap_gcra_init(&l[i].as.gcra, 1, 1000, 5);
+		neap_limiter_share(&l[i]);
+		neap_limiter_take(&l[i], 1, 0);
+		l[i].as.word |= INT64_MIN;
+		if (neap_limiter_available(&l[i], 0) != 4 || neap_limiter_when(&l[i], 4, 0) != 0 ||
+		    neap_limiter_when(&l[i], 5, 0) <= 0 || neap_limiter_is_new(&l[i], 0))
+			trial_fail("kind %d reads otherwise when it is held", l[i].kind);
+	}
+	neap_all_init(&all, term, 3);
+	if (neap_all_take(&all, cost, 0, NULL) != 0)
+		trial_fail("the dead are in the way");
+	for (int i = 0; i < 3; i++)
+		if (l[i].as.word < 0 || neap_limiter_available(&l[i], 0) != 2)
+			trial_fail("kind %d: %ld left", l[i].kind, neap_limiter_available(&l[i], 0));
+}
+
 int main(void)
 {
+	trial_run("a word that is held reads as before, and the dead do not hold it", a_word_of_the_dead);
+	trial_run("what is charged past the end of the line is never forgiven",
+		  what_is_past_the_end_stays);
 	trial_run("semaphore and window refuse what does not fit and touch nothing", bounds_are_refused);
 	trial_run("a semaphore counts like a pile of permits", semaphore_counts);
 	trial_run("a window answers like a diary of all grants", window_remembers);
