@@ -300,6 +300,41 @@ int neap_adaptive_bounds(struct neap_adaptive *a, int64_t floor, int64_t ceiling
 /* Another limit, or the nearest bound. */
 void neap_adaptive_move(struct neap_adaptive *a, int64_t limit, neap_ns now);
 
+/* ==== ring 0: backoff, how long before the next attempt ================================= */
+
+enum { NEAP_CONSTANT = 1, NEAP_LINEAR, NEAP_EXPONENTIAL };
+enum { NEAP_NO_JITTER, NEAP_SPREAD, NEAP_DECORRELATED };
+
+/* A policy: the caller fills it in, and it is only read. Attempts count from 0; the curve is 'base'
+ * there, and grows by 'step', or times 'factor', with each. Jitter SPREAD is even from 'low' to
+ * 'high' times the delay: full jitter is 0 to 1, equal 0.5 to 1. DECORRELATED has no curve: it is
+ * even from the base to three times the delay before. No delay is above the cap, and jitter is
+ * spread also there: see backoff.c. */
+struct neap_backoff {
+	int32_t curve, jitter;
+	neap_ns base_ns;      /* this, step and cap: 0 to neap_horizon */
+	neap_ns step_ns;      /* LINEAR */
+	neap_ns cap_ns;       /* may be below the base; neap_horizon: there is none */
+	neap_ns grid_ns;      /* from 1: delays are its multiples, half of it rounded up, or the cap */
+	double factor;        /* EXPONENTIAL: 0 to 1e9 */
+	double low, high;     /* SPREAD: 0 to 1e9 */
+};
+
+/* NEAP_ERANGE: a number outside its range. Other functions want a policy that this accepts. */
+int neap_backoff_check(const struct neap_backoff *b);
+/* The delay after attempt number 'attempt' (>= 0) as the curve and the cap have it, without jitter.
+ * The power n is right to n * 2^-53 of it. */
+neap_ns neap_backoff_curve(const struct neap_backoff *b, int64_t attempt);
+/* With jitter and on the grid: 'unit' is a draw from 0 to 1. 'previous' is the delay before this
+ * one; 0 if it is not known or there was none, then DECORRELATED draws from all that could come. */
+neap_ns neap_backoff_delay(const struct neap_backoff *b, int64_t attempt, neap_ns previous,
+			   double unit);
+
+/* A generator: any word is a seed, and one seed is one sequence. Not for secrets. */
+struct neap_random { uint64_t state; };
+uint64_t neap_random_next(struct neap_random *r);
+double neap_random_unit(struct neap_random *r);   /* from 0, below 1 */
+
 /* ==== ring 0: limiter, the tagged union and all-of ====================================== */
 
 enum {
