@@ -12,6 +12,7 @@ return {
   breaker = require "neap.breaker",
   breakers = require "neap.breakers",
   pause = require "neap.pause",
+  backoff = require "neap.backoff",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",
   per_key = require "neap.per_key",

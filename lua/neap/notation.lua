@@ -10,23 +10,25 @@
 -- Every value is a whole number up to 2^53, kept exactly: a decimal is a fraction of two integers
 -- until its suffix made it whole, never a float. What is not whole or does not fit is refused.
 --
--- A grammar stops at the first byte that cannot be right: that is an 'oops', an alternative that
--- throws instead of matching. So each answer is a value, or nil, message, position, hint.
+-- Each answer is a value, or nil, message, position, hint (see neap.grammar).
 local lpeg = require "lpeg"
+local grammar = require "neap.grammar"
 
 local P, R, S, V = lpeg.P, lpeg.R, lpeg.S, lpeg.V
-local C, Cc, Cmt, Cp, Ct = lpeg.C, lpeg.Cc, lpeg.Cmt, lpeg.Cp, lpeg.Ct
-local error, getmetatable, ipairs, pairs = error, getmetatable, ipairs, pairs
-local pcall, setmetatable, tonumber, type = pcall, setmetatable, tonumber, type
-local floor, min = math.floor, math.min
+local C, Cc, Cp, Ct = lpeg.C, lpeg.Cc, lpeg.Cp, lpeg.Ct
+local error, ipairs, pairs = error, ipairs, pairs
+local tonumber, type = tonumber, type
+local floor = math.floor
 local concat, sort = table.concat, table.sort
 
-local notation = {}
+local notation = { show = grammar.show, nearest = grammar.nearest, suggest = grammar.suggest }
+
+local fault, oops, say = grammar.fault, grammar.oops, grammar.say
+local blank, letter, named, word = grammar.blank, grammar.letter, grammar.named, grammar.word
 
 local MOST = 2 ^ 53           -- up to here a Lua number is an exact integer
 local LONGEST = "2^53 ns, 104 days"
 local MOST_FRACTION = 15      -- digits after the point: 10^15 is exact, too
-local LONGEST_WORD = 40       -- nobody means a word by something longer
 
 local SCALES = { k = 1e3, M = 1e6, G = 1e9, Ki = 2 ^ 10, Mi = 2 ^ 20, Gi = 2 ^ 30 }
 for _, name in ipairs { "k", "M", "G", "Ki", "Mi", "Gi" } do SCALES[name .. "B"] = SCALES[name] end
@@ -55,102 +57,6 @@ local function keys(values)
   for name in pairs(values) do names[#names + 1] = name end
   sort(names, function (a, b) return #a > #b or #a == #b and a < b end)
   return names
-end
-
--- ---- words ------------------------------------------------------------------------------------
-
---- Text from outside as it may be shown: control bytes escaped, the far end cut off.
----@param text string
----@param most? integer  bytes, 60 unless told
----@return string
-function notation.show(text, most)
-  most = most or 60
-  if #text > most then text = text:sub(1, most):gsub("[\192-\255]?[\128-\191]*$", "") .. "…" end
-  return (text:gsub("%c", function (c) return ("\\%d"):format(c:byte()) end))
-end
-
--- What a slip of the hand costs. A letter left out is likelier than one too many, and both
--- likelier than a wrong one: so 'mn' is nearer to 'min' than to 'ms'.
-local CASE, LEFT_OUT, SWAPPED, TOO_MANY, WRONG = 1, 2, 3, 3, 4
-
--- The weighted edit distance from what was typed to what could have been meant, swaps included.
-local function distance(typed, meant)
-  local before, row = nil, {}
-  for j = 0, #meant do row[j] = j * LEFT_OUT end
-  for i = 1, #typed do
-    local a, last = typed:sub(i, i), row
-    row = { [0] = i * TOO_MANY }
-    for j = 1, #meant do
-      local b = meant:sub(j, j)
-      local change = a == b and 0 or a:lower() == b:lower() and CASE or WRONG
-      row[j] = min(last[j - 1] + change, last[j] + TOO_MANY, row[j - 1] + LEFT_OUT)
-      if before and a == meant:sub(j - 1, j - 1) and b == typed:sub(i - 1, i - 1) then
-        row[j] = min(row[j], before[j - 2] + SWAPPED)
-      end
-    end
-    before = last
-  end
-  return row[#meant]
-end
-
---- The word that was probably meant, if any is near enough.
----@param typed string
----@param words string[]
----@return string?
-function notation.nearest(typed, words)
-  if #typed > LONGEST_WORD then return nil end
-  local best, least = nil, #typed + 2
-  for _, word in ipairs(words) do
-    local d = #word <= 2 * LONGEST_WORD and distance(typed, word) or least
-    if d < least or d == least and best and word < best then best, least = word, d end
-  end
-  return best
-end
-
---- A message, with the word that was probably meant, if any.
----@param message string
----@param typed string?
----@param words string[]?
----@return string message, string? hint
-function notation.suggest(message, typed, words)
-  local hint = typed and words and notation.nearest(typed, words)
-  if not hint or hint == typed then return message end
-  return ("%s (did you mean '%s'?)"):format(message, hint), hint
-end
-
--- ---- faults -----------------------------------------------------------------------------------
-
-local Fault = {}
-
-local function fault(at, message, hint)
-  error(setmetatable({ at = at, message = message, hint = hint }, Fault), 0)
-end
-
-local letter = R("az", "AZ", "\128\255")
-local some_word = C(letter ^ 1)
-
--- What stands at 'at', for a message: a word, one character, or nothing.
-local function found(subject, at)
-  local word = some_word:match(subject, at)
-  if word then return "'" .. notation.show(word, LONGEST_WORD) .. "'", word end
-  if at > #subject then return "nothing" end
-  return "'" .. notation.show(subject:sub(at, at)) .. "'"
-end
-
--- Nothing else can follow here. 'want' describes what could; 'words' are near misses to offer;
--- 'unknown' is what a word at this place would have been; 'at_end' replaces the text at the end.
-local function oops(want, words, unknown, at_end)
-  return Cmt(true, function (subject, at)
-    local got, word = found(subject, at)
-    if at > #subject and at_end then fault(at, at_end) end
-    local message = word and unknown and "unknown " .. unknown .. " " .. got
-      or "expected " .. want .. ", got " .. got
-    fault(at, notation.suggest(message, word, words))
-  end)
-end
-
-local function say(message)
-  return Cmt(true, function (_, at) fault(at, message) end)
 end
 
 -- ---- numbers ----------------------------------------------------------------------------------
@@ -254,15 +160,8 @@ end
 
 -- ---- the grammar ------------------------------------------------------------------------------
 
-local blank = S " \t\r\n" ^ 0
 local digit = R "09"
-local function word(text) return P(text) * -letter end
-
-local function one_of(values)
-  local choice = P(false)
-  for _, name in ipairs(keys(values)) do choice = choice + C(P(name)) * -letter end
-  return choice
-end
+local function one_of(values) return grammar.one_of(keys(values)) end
 
 local unit_names = keys(UNITS)
 local scale_names = keys(SCALES)
@@ -273,17 +172,7 @@ local PER = '"/s", "/min"…'
 local EITHER = PER .. ' or "in flight"'
 local NEEDS, PER_NEEDS = "a bare number needs " .. EITHER, "a bare number needs " .. PER
 
--- Captures as a record with these names.
-local function named(...)
-  local names = { ... }
-  return function (...)
-    local record = {}
-    for i, name in ipairs(names) do record[name] = (select(i, ...)) end
-    return record
-  end
-end
-
-local grammar = {
+local rules = {
   limit    = C(word "unlimited" + word "closed") / named "kind"
            + (#digit + oops('a number, "unlimited" or "closed"', { "unlimited", "closed" }))
            * (V "slots" + V "pace" + V "amount" * blank * oops(EITHER, after_amount, nil, NEEDS)),
@@ -325,8 +214,8 @@ local grammar = {
 }
 
 local function reader(start)
-  grammar[1] = start
-  local pattern = blank * P(grammar) * blank * (-P(1) + oops "nothing more")
+  rules[1] = start
+  local pattern = grammar.whole(P(rules))
 
   return function (text)
     if type(text) == "number" then
@@ -335,10 +224,7 @@ local function reader(start)
     elseif type(text) ~= "string" then
       return nil, "text expected, got " .. type(text), 1
     end
-    local ok, value = pcall(pattern.match, pattern, text)
-    if ok then return value end
-    if getmetatable(value) ~= Fault then error(value, 0) end
-    return nil, value.message, value.at, value.hint
+    return grammar.read(pattern, text)
   end
 end
 
