@@ -228,7 +228,11 @@ int64_t neap_engine_advance(struct neap_engine *e, neap_ns now)
 	return e->stats.completed;
 }
 
-neap_ns neap_engine_next_due(struct neap_engine *e) { return neap_wheel_next(e->wheel); }
+neap_ns neap_engine_next_due(struct neap_engine *e)
+{
+	neap_ns next = neap_wheel_next(e->wheel);
+	return next < neap_horizon ? next : neap_never;   /* no clock gets there */
+}
 
 /* ---- life and proof ---- */
 

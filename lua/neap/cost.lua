@@ -191,7 +191,9 @@ function cost.read(into, terms, given, waits, level)
       return nil
     end
   end
-  if type(given) ~= "number" then return read_table(into, terms, given, waits, level + 1) end
+  if type(given) ~= "number" then   -- a tail call, which has no level of its own
+    return read_table(into, terms, given, waits, level)
+  end
   if not is_cost(given) then refuse("cost", given, level + 1) end
   into[0] = given
   for i = 1, terms.costs - 1 do into[i] = given end
@@ -220,7 +222,7 @@ end
 ---@param level integer
 ---@return integer?  the number, when all costs are that number
 function cost.read_used(into, terms, used, level)
-  if type(used) == "number" then return cost.read(into, terms, used, false, level + 1) end
+  if type(used) == "number" then return cost.read(into, terms, used, false, level) end
   if type(used) ~= "table" then
     error(("used: a whole number or a table of them expected, got %s"):format(shown(used)),
       level + 1)

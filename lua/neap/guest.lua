@@ -94,11 +94,7 @@ local function each(guests, from, to, fn)
   if not ran then error(thrown, 0) end
 end
 
---- Ask every guest.
----@return string? why  nil: all would
----@return number? wait_s
----@return neap.Guest? binds
-local function ask(self, costs)
+local function ask_each(self, costs)
   local why, wait, binds
   for _, g in ipairs(self.guests) do
     local n = tonumber(costs[g.index])
@@ -111,6 +107,21 @@ local function ask(self, costs)
       end
     end
   end
+  return why, wait, binds
+end
+
+--- Ask every guest. One that asks the hybrid in turn would go round in circles.
+---@return string? why  nil: all would
+---@return number? wait_s
+---@return neap.Guest? binds
+local function ask(self, costs)
+  if self.asking then
+    error(("%s: a guest of it asks it, or waits, while it is asked itself"):format(self.name), 0)
+  end
+  self.asking = true
+  local ran, why, wait, binds = pcall(ask_each, self, costs)
+  self.asking = nil
+  if not ran then error(why, 0) end
   return why, wait, binds
 end
 

@@ -47,7 +47,7 @@ local function add(self, item, name, where, level)
       name, name), level + 1)
   end
   if type(item) == "string" or type(item) == "table" and type(item.kind) == "string"
-      and not limiter.is(item) then
+      and not limiter.is(item) and not guest.is(item) then
     item = written(item, name, where, level + 1)
   end
   if limiter.is(item) then

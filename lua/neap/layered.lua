@@ -10,9 +10,11 @@
 --- It is a hybrid (see neap.hybrid), with scopes: `global` is for every call, and each other name
 --- is a kind of key, whose limit is kept per key. What refuses is named after its scope.
 local all = require "neap.all"
+local guest = require "neap.guest"
 local hybrid = require "neap.hybrid"
 local limiter = require "neap.limiter"
 local per_key = require "neap.per_key"
+local stats = require "neap.stats"
 
 local error, getmetatable, ipairs, pairs, pcall = error, getmetatable, ipairs, pairs, pcall
 local setmetatable, sort, type, unpack = setmetatable, table.sort, type, unpack
@@ -20,7 +22,7 @@ local setmetatable, sort, type, unpack = setmetatable, table.sort, type, unpack
 local PER_KEY = getmetatable(per_key "1/s")
 
 --- A mistake inside, as one of ours.
-local function make(fn, level, ...)
+local function make(level, fn, ...)
   local ok, made = pcall(fn, ...)
   if not ok then error("layered: " .. (made:gsub("^.-:%d+: ", "", 1)), level + 1) end
   return made
@@ -38,10 +40,10 @@ end
 
 local function scope(name, limit, level)
   if name == "global" then
-    if type(limit) == "table" and not limiter.is(limit) and not limit.kind then return limit end
-    return { limit }
+    local one = type(limit) ~= "table" or limiter.is(limit) or guest.is(limit) or limit.kind
+    return one and { limit } or limit
   elseif getmetatable(limit) ~= PER_KEY then
-    limit = make(per_key, level + 1, limit, { by = name })
+    limit = stats.hide(make(level + 1, per_key, limit, { by = name }))
   end
   return { named(limit, name) }
 end
@@ -68,5 +70,6 @@ return function (scopes, options)
   for _, name in ipairs(names) do
     for _, limit in ipairs(scope(name, scopes[name], 2)) do list[#list + 1] = limit end
   end
-  return make(hybrid, 2, list, options)
+  local made = make(2, hybrid, list, options)
+  return made
 end

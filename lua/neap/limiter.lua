@@ -18,6 +18,7 @@ local answers = require "neap.answers"
 local cost = require "neap.cost"
 local events = require "neap.events"
 local keys = require "neap.key"
+local notation = require "neap.notation"
 local permit = require "neap.permit"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
@@ -97,7 +98,10 @@ function limiter.name_of(options, otherwise, known, level)
   end
   for key in pairs(options) do
     if key ~= "name" and not known[key] then
-      error("options: '" .. tostring(key) .. "' is not known", level + 1)
+      local words, typed = { "name" }, type(key) == "string" and key or nil
+      for word in pairs(known) do words[#words + 1] = word end
+      local text = ("options: '%s' is not known"):format(tostring(key))
+      error((notation.suggest(text, typed, words)), level + 1)
     end
   end
   local name = options.name
@@ -145,7 +149,7 @@ function limiter.ns_of(duration, what, level)
   if type(duration) == "number" and duration < 0 then
     error(("%s: seconds from 0 expected, got %s"):format(what, tostring(duration)), level + 1)
   end
-  return rounds.ns(duration, level + 1)
+  return rounds.ns(duration, level)   -- a tail call, which has no level of its own
 end
 
 local function earlier(a, b) return a < b and a or b end

@@ -21,6 +21,7 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local events = require "neap.events"
+local guest = require "neap.guest"
 local keys = require "neap.key"
 local leaves = require "neap.leaf"
 local limiter = require "neap.limiter"
@@ -137,7 +138,10 @@ end
 --- The parts of limiters that a function makes.
 local function made_parts(self, fn, parts, level)
   local template = fn("")
-  if not limiter.is(template) or template.guests then
+  if limiter.is(template) and template.guests or guest.is(template) then
+    error("per_key: a limiter in Lua knows no keys, so there cannot be one for each: keep them by "
+      .. "key yourself, or put one beside this", level + 1)
+  elseif not limiter.is(template) then
     error("per_key: the function has to make a limiter for any key, got " .. tostring(template),
       level + 1)
   end
@@ -439,6 +443,9 @@ return function (limits, options)
       tostring(self.full)), 2)
   end
   self.lossless = options.lossless or false
+  if type(self.lossless) ~= "boolean" then
+    error("lossless: true or false expected, got " .. tostring(self.lossless), 2)
+  end
   if options.idle ~= nil then
     self.idle_ns = limiter.ns_of(options.idle, "idle", 2)
   end

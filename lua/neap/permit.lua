@@ -100,7 +100,11 @@ end
 ---@param limiter neap.Limiter
 ---@return fun(request: ffi.cdata*)
 function permit.reclaimer(limiter)
-  return function (request)
+  local function reclaim(request)
+    if not pcall(current) then   -- it is just being opened: next time
+      ffi.gc(request_t(request), reclaim)
+      return
+    end
     events.hold()
     local message = give_back(limiter.terms, request, limiter.terms.abandoned, request.deadline)
     if message then current().report(message) end
@@ -111,6 +115,7 @@ function permit.reclaimer(limiter)
     events.go_on()
     if limiter.guests then limiter:give_guests_later(request.cost) end
   end
+  return reclaim
 end
 
 --- Give back. The outcome tells limits that learn from it how the call went; an error of one that

@@ -150,7 +150,8 @@ function makers:make(key, hash)
   one = { key = key, hash = ffi.new("uint64_t", hash), limiters = {}, seen = now, pins = 0 }
   for i, fn in ipairs(self.fns) do
     local made = fn(key)
-    if not limiter.is(made) or #made.terms.parts ~= self.counts[i] then
+    if not limiter.is(made) or #made.terms.parts ~= self.counts[i] or made.terms.keys
+        or made.guests then
       error("per_key: the function has to make limiters of one form, for any key", 0)
     end
     one.limiters[i] = stats.hide(made)

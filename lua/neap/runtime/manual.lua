@@ -28,7 +28,7 @@ function manual.new(options)
   end
   local now = options.now or 0
   if not ffi.istype("int64_t", now) then now = rounds.ns(now, 2) end
-  if now < 0 or now > HORIZON then error("now: an instant from 0 to 2^60 ns expected", 2) end
+  if now < 0 or now >= HORIZON then error("now: an instant from 0 to 2^60 ns expected", 2) end
 
   local rt = {}
   function rt.now_ns() return now end
@@ -45,7 +45,7 @@ function manual.new(options)
     if not ffi.istype("int64_t", at) and type(at) ~= "number" then
       error("an instant expected, got " .. tostring(at), 2)
     end
-    if at < now or at > HORIZON then
+    if at < now or at >= HORIZON then
       error(("time moves forward only, from %s to %s"):format(tostring(now), tostring(at)), 2)
     end
     repeat rt.turn(at) until now >= at and self:is_idle()
