@@ -306,8 +306,8 @@ describe("bad input", function ()
   local COMPOSITES = {
     hybrid = function (rate, permits, g) return neap.hybrid { rate, g[1], g[2], permits, g[3] } end,
     nested = function (rate, permits, g)
-      return neap.hybrid { neap.hybrid { rate, g[1] }, neap.hybrid { neap.hybrid { g[2], permits } },
-        g[3] }
+      local deep = neap.hybrid { neap.hybrid { g[2], permits } }
+      return neap.hybrid { neap.hybrid { rate, g[1] }, deep, g[3] }
     end,
     multi = function (rate, permits, g)
       return neap.multi { a = neap.hybrid { rate, g[1] }, b = g[2], c = g[3], d = permits }
