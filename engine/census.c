@@ -9,7 +9,7 @@
 static int64_t alive(const struct neap_keys *k, const struct table *t, int64_t clock)
 {
 	int64_t count = 0;
-	for (uint32_t i = 0; i < t->lines; i++)
+	for (uint32_t i = t->gone; i < t->lines; i++)
 		for (int j = 0; j < ENTRIES; j++)
 			count += !is_free(k, t, &t->line[i].entry[j], clock);
 	return count;
@@ -20,14 +20,18 @@ int64_t neap_keys_count(const struct neap_keys *k, int64_t clock)
 	return alive(k, &k->now, clock) + alive(k, &k->old, clock);
 }
 
+static int64_t bytes_of(const struct table *t)
+{
+	uint64_t seen = t->seen ? t->lines * ENTRIES * sizeof *t->seen - t->gone_seen : 0;
+	return (int64_t)((t->lines - t->gone) * sizeof(struct line) + seen);
+}
+
 void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out)
 {
-	uint64_t lines = (uint64_t)k->now.lines + k->old.lines + 1 + (k->old.line != NULL);
 	*out = (struct neap_keys_stats){
 		.count_max = k->count_max,
 		.entries = (int64_t)k->now.lines * ENTRIES,
-		.bytes = (int64_t)(lines * sizeof(struct line) + sizeof *k) +
-			 (k->remembers ? (int64_t)(lines * ENTRIES * sizeof(uint64_t)) : 0),
+		.bytes = bytes_of(&k->now) + bytes_of(&k->old) + (int64_t)sizeof *k,
 		.refused = k->refused,
 		.evicted = k->evicted,
 		.moving = k->old.line ? (int64_t)(k->old.lines - k->moved) * ENTRIES : 0,
@@ -39,7 +43,7 @@ void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out)
 static int table_check(const struct neap_keys *k, const struct table *t, uint32_t done,
 		       int64_t clock)
 {
-	for (uint32_t i = 0; i < t->lines; i++) {
+	for (uint32_t i = t->gone; i < t->lines; i++) {
 		for (int j = 0; j < ENTRIES; j++) {
 			const struct entry *e = &t->line[i].entry[j];
 			if (is_free(k, t, e, clock))
@@ -82,7 +86,10 @@ static const struct entry *least(const struct neap_keys *k, const struct table *
 {
 	const struct entry *least = NULL;
 	uint32_t home = home_of(t, from), at = home;
-	for (uint32_t left = reach_of(&t->line[home]) + 1; left; left--, at = line_after(t, at))
+	if (home < t->gone)
+		return NULL;
+	uint32_t left = reach_of(&t->line[home]) + 1;
+	for (; left && at >= t->gone; left--, at = line_after(t, at))
 		for (int i = 0; i < ENTRIES; i++) {
 			const struct entry *e = &t->line[at].entry[i];
 			uint64_t hash = e->hash & ~MARK;

@@ -112,8 +112,8 @@ static void carry_some(struct neap_keyed *k, int64_t clock)
 		carry(k, key, word, clock);
 	if (found >= 0)
 		return;
-	neap_keys_close(k->old);
-	k->old = NULL;
+	if (neap_keys_close_some(k->old))
+		k->old = NULL;
 }
 
 /* The word that the old table has for a key, or NULL. */

@@ -21,8 +21,9 @@
  * from what that search saw, so it falls again as keys die.
  *
  * Growth doubles, and moves four lines of the old table per call, so no call is slow. While it
- * lasts a key is looked for in both; found in the old one it moves at once. An entry that finds
- * no room in the new table stays where it is until time makes some: nothing alive is lost, ever.
+ * lasts a key is looked for in both; found in the old one by who may change it, it moves at once.
+ * An entry that finds no room in the new table stays where it is until time makes some: nothing
+ * alive is lost, ever. Memory of lines long moved goes back a piece at a time (pages.c).
  * When to grow: a new key found its first 16 lines full, which happens from about 60 % on. At the
  * bound it may go all of 128, and finds room up to 80 % but for one key in ten million.
  *
@@ -32,16 +33,21 @@
  * A table may remember when each key was last seen, in an array beside the lines, 8 bytes an entry:
  * microseconds, and in the low bits a count, so that no two are alike and order is exact within one
  * instant. Then an entry that was idle for too long is free, too; and the least recently seen of
- * those that a new key may use can make room for it, so that the bound is hard, to the entry.
+ * those that a new key may use can make room for it, so that the bound is hard, to the entry. While
+ * such a table grows no more are alive either: the last table is at least 2n - 1 lines where the
+ * old one had n, and for one new key four old lines are moved.
  *
  * The clock the table goes by never steps back: what was free once may have been used again.
  *
  * Invariants:
  *   an entry that is alive lies at most reach(home) lines past its home, wrapping at the end
  *   no hash is alive twice, in both tables together
- *   lines of the old table before 'moved' are all free
+ *   lines of the old table before 'moved' are all free, and nobody whose home is FAR before those
+ *   lies in it
+ *   no stamp is given twice, and the latest is never behind the clock
  */
 #include "keys.h"
+#include "pages.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -53,27 +59,40 @@ static int is_exact(const struct neap_keys *k)
 	return k->evicts || k->count_max <= FAR * ENTRIES;
 }
 
+static size_t size_of(const struct table *t) { return t->lines * sizeof(struct line); }
+static size_t size_of_seen(const struct table *t) { return size_of(t) / 2; }
+
 static int table_open(const struct neap_keys *k, struct table *t, uint32_t lines)
 {
-	char *memory = calloc((size_t)lines + 1, sizeof(struct line));
-	uint64_t *seen = k->remembers ? calloc((size_t)lines * ENTRIES, sizeof *seen) : NULL;
-	if (!memory || (k->remembers && !seen)) {
-		free(memory);
-		free(seen);
+	uint64_t places = (uint64_t)lines * ENTRIES, most = (uint64_t)k->count_max;
+	struct table fresh = {.lines = lines,
+			      .places = is_exact(k) && most < places ? most : places};
+	fresh.line = neap_pages_open(size_of(&fresh));
+	if (!fresh.line)
+		return NEAP_ENOMEM;
+	if (k->remembers && !(fresh.seen = neap_pages_open(size_of_seen(&fresh)))) {
+		neap_pages_close(fresh.line, size_of(&fresh), 0);
 		return NEAP_ENOMEM;
 	}
-	size_t off = (size_t)-(uintptr_t)memory % sizeof(struct line);
-	uint64_t places = (uint64_t)lines * ENTRIES, most = (uint64_t)k->count_max;
-	*t = (struct table){(struct line *)(void *)(memory + off), lines, memory,
-			    is_exact(k) && most < places ? most : places, seen};
+	*t = fresh;
 	return NEAP_OK;
 }
 
 static void table_close(struct table *t)
 {
-	free(t->memory);
-	free(t->seen);
+	neap_pages_close(t->line, size_of(t), t->gone * sizeof(struct line));
+	neap_pages_close(t->seen, size_of_seen(t), t->gone_seen);
 	*t = (struct table){0};
+}
+
+/* Give back some of the memory of the lines before this one, which are free; stamps after them. */
+static void table_give(struct table *t, uint32_t line)
+{
+	size_t gone = t->gone * sizeof(struct line);
+	gone = neap_pages_give(t->line, size_of(t), gone, line * sizeof(struct line));
+	t->gone = (uint32_t)(gone / sizeof(struct line));
+	if (t->seen)
+		t->gone_seen = neap_pages_give(t->seen, size_of_seen(t), t->gone_seen, gone / 2);
 }
 
 static void stamp(struct neap_keys *k, struct table *t, const struct entry *e)
@@ -93,26 +112,38 @@ static void reach_set(struct line *l, uint32_t reach)
 		l->entry[i].hash = (l->entry[i].hash & ~MARK) | (code >> i & 1) << 63;
 }
 
+/* Which of a line's entries have this hash, one bit each: more than one when all but one are free.
+ * No branch, for which of them it is nobody can predict, and the next key's line has to wait. */
+static unsigned matches(const struct line *l, uint64_t hash)
+{
+	unsigned bits = 0;
+	for (int i = 0; i < ENTRIES; i++)
+		bits |= (unsigned)((l->entry[i].hash & ~MARK) == hash) << i;
+	return bits;
+}
+
 struct entry *neap_keys_seek(const struct neap_keys *k, const struct table *t, uint64_t hash,
 			     int64_t clock)
 {
-	uint32_t at = home_of(t, hash);
+	uint32_t home = home_of(t, hash), at = home, past = 0;
 	if (t->seen)
 		__builtin_prefetch(&t->seen[(size_t)at * ENTRIES]);
-	for (uint32_t left = reach_of(&t->line[at]) + 1; left; left--) {
-		struct entry *e = t->line[at].entry;
-		for (int i = 0; i < ENTRIES; i++)
-			if ((e[i].hash & ~MARK) == hash && !is_free(k, t, &e[i], clock))
-				return &e[i];
+	do {
+		if (at < t->gone)
+			return NULL;
+		for (unsigned bits = matches(&t->line[at], hash); bits; bits &= bits - 1) {
+			struct entry *e = &t->line[at].entry[__builtin_ctz(bits)];
+			if (!is_free(k, t, e, clock))
+				return e;
+		}
 		at = line_after(t, at);
-	}
+	} while (past++ < reach_of(&t->line[home]));
 	return NULL;
 }
 
-/* What one walk from a key's home finds: the key, or the place it could have and the reach that
- * the others of its home need. */
+/* What one walk from a key's home finds: the place it could have, and the reach that others of
+ * that home need. */
 struct walk {
-	struct entry *own;    /* NULL: it is not alive */
 	struct entry *place;  /* the free entry nearest to its home; NULL: all are alive */
 	uint32_t past;        /* of 'place': lines past the home line */
 	uint32_t needed;
@@ -127,17 +158,12 @@ static struct walk walk(const struct neap_keys *k, const struct table *t, uint64
 	for (uint32_t d = 0; d <= reach || (!w.place && d < lines); d++) {
 		struct entry *e = t->line[at].entry;
 		for (uint32_t i = 0; i < ENTRIES; i++) {
-			uint64_t own = e[i].hash & ~MARK;
-			if (is_free(k, t, &e[i], clock)) {
-				if (!w.place && d < lines && (uint64_t)at * ENTRIES + i < t->places) {
-					w.place = &e[i];
-					w.past = d;
-				}
-			} else if (own == hash) {
-				w.own = &e[i];
-				return w;
-			} else if (d <= reach && home_of(t, own) == home) {
-				w.needed = d;
+			if (!is_free(k, t, &e[i], clock)) {
+				if (d <= reach && home_of(t, e[i].hash & ~MARK) == home)
+					w.needed = d;
+			} else if (!w.place && d < lines && (uint64_t)at * ENTRIES + i < t->places) {
+				w.place = &e[i];
+				w.past = d;
 			}
 		}
 		at = line_after(t, at);
@@ -224,7 +250,8 @@ static int move(struct neap_keys *k, struct entry *e)
 	return 1;
 }
 
-/* Move up to STEP lines of the old table, and free it after the last. */
+/* Move up to STEP lines of the old table, and close it after the last. What lies FAR behind nobody
+ * looks at who is looking for what is still there. */
 static void move_some(struct neap_keys *k)
 {
 	for (int n = 0; n < STEP && k->moved < k->old.lines; n++, k->moved++) {
@@ -235,6 +262,8 @@ static void move_some(struct neap_keys *k)
 	}
 	if (k->moved == k->old.lines)
 		table_close(&k->old);
+	else if (k->moved > FAR)
+		table_give(&k->old, k->moved - FAR);
 }
 
 /* ---- open, close ---- */
@@ -289,6 +318,20 @@ void neap_keys_close(struct neap_keys *k)
 	free(k);
 }
 
+int neap_keys_close_some(struct neap_keys *k)
+{
+	struct table *t = k->old.line ? &k->old : &k->now;
+	uint32_t gone = t->gone;
+	table_give(t, t->lines);
+	if (t->gone > gone && t->gone < t->lines)
+		return 0;
+	table_close(t);
+	if (t == &k->old)
+		return 0;
+	free(k);
+	return 1;
+}
+
 /* ---- verbs ---- */
 
 void neap_keys_turn_to(struct neap_keys *k, neap_ns now)
@@ -309,26 +352,34 @@ static int64_t latest(struct neap_keys *k, int64_t clock)
 	return k->clock = clock > k->clock ? clock : k->clock;
 }
 
+/* A place for a new key, or NULL. */
+static struct entry *place_for(struct neap_keys *k, uint64_t hash)
+{
+	struct walk w = walk(k, &k->now, hash, k->clock, NEAR);
+	if (!w.place && (grow(k) || range_of(k) > NEAR))
+		w = walk(k, &k->now, hash, k->clock, range_of(k));
+	if (!w.place && k->evicts)
+		evict(k, &k->now, hash, UINT64_MAX, &w);
+	return w.place ? settle(&k->now, hash, &w) : NULL;
+}
+
 int64_t *neap_keys_at(struct neap_keys *k, uint64_t hash, int64_t clock)
 {
 	clock = latest(k, clock);
 	hash &= ~MARK;
-	struct entry *was = k->old.line ? neap_keys_seek(k, &k->old, hash, clock) : NULL;
-	if (was) {
-		stamp(k, &k->old, was);   /* seen, so that it does not make room for others */
-		if (!move(k, was))
-			return &was->word;
+	struct entry *e = neap_keys_seek(k, &k->now, hash, clock);
+	if (!e && k->old.line && (e = neap_keys_seek(k, &k->old, hash, clock)) != NULL) {
+		stamp(k, &k->old, e);   /* seen, so that it does not make room for others */
+		if (!move(k, e))
+			return &e->word;
+		e = neap_keys_seek(k, &k->now, hash, clock);
 	}
-	struct walk w = walk(k, &k->now, hash, clock, NEAR);
-	if (!w.own && !w.place && (grow(k) || range_of(k) > NEAR))
-		w = walk(k, &k->now, hash, clock, range_of(k));
-	if (!w.own && !w.place && k->evicts)
-		evict(k, &k->now, hash, UINT64_MAX, &w);
-	if (!w.own && !w.place) {
+	if (!e)
+		e = place_for(k, hash);
+	if (!e) {
 		k->refused++;
 		return NULL;
 	}
-	struct entry *e = w.own ? w.own : settle(&k->now, hash, &w);
 	stamp(k, &k->now, e);
 	if (k->old.line) {
 		int64_t word = e->word;

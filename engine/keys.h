@@ -21,9 +21,10 @@ struct line {
 struct table {
 	struct line *line;
 	uint32_t lines;
-	void *memory;     /* what to free: 'line' is this, aligned */
+	uint32_t gone;    /* of these the memory is given back; they are free */
 	uint64_t places;  /* entries in use, from the first on */
 	uint64_t *seen;   /* [lines * ENTRIES] stamps; NULL: not remembered */
+	size_t gone_seen; /* bytes of them */
 };
 
 struct neap_keys {

@@ -499,6 +499,9 @@ enum { NEAP_REFUSE = 0, NEAP_LEAST_RECENT, NEAP_SHARED };
  * there is none to start with, or count_max is out of range. */
 struct neap_keys *neap_keys_open(int64_t count_max, const uint8_t *secret);
 void neap_keys_close(struct neap_keys *k);
+/* As _close, but 64 KiB a call, for large tables take their time; 1: that was all of it. Until
+ * then _find, _forget and _next may be used, and find less and less. */
+int neap_keys_close_some(struct neap_keys *k);
 /* To be said at once after _open: remember when each key was last seen, in 8 bytes more an entry.
  * One that was not for idle_ns (0: however long), in whole microseconds, is forgotten whatever its
  * word, by time alone: if that is sooner than words pass, debts are forgotten, so who must not lose

@@ -16,20 +16,46 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { PEOPLE = 4000, SMALL = 512 };
+enum { PEOPLE = 4000, SMALL = 512, PAGE = 4096 };
 
-/* ---- the allocator ---- */
+/* ---- memory ---- */
 
-void *__real_calloc(size_t count, size_t size);
-void *__wrap_calloc(size_t count, size_t size);
+void *__real_aligned_alloc(size_t line, size_t size);
+void *__real_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
+int __real_munmap(void *at, size_t size);
+void *__wrap_aligned_alloc(size_t line, size_t size);
+void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
+int __wrap_munmap(void *at, size_t size);
 
 static int stingy;       /* of 100 allocations so many fail */
 static struct dice luck;
+static size_t mapped;    /* pages there are, in bytes */
+static size_t largest;   /* that went at once, but for what had just come */
+static void *latest;
 
-void *__wrap_calloc(size_t count, size_t size)
+static int refuses(void) { return stingy && dice_between(&luck, 1, 100) <= stingy; }
+static size_t in_pages(size_t size) { return (size + 4095) / 4096 * 4096; }
+
+void *__wrap_aligned_alloc(size_t line, size_t size)
 {
-	return stingy && dice_between(&luck, 1, 100) <= stingy ? NULL : __real_calloc(count, size);
+	return refuses() ? NULL : __real_aligned_alloc(line, size);
+}
+
+void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset)
+{
+	if (refuses())
+		return MAP_FAILED;
+	mapped += in_pages(size);
+	return latest = __real_mmap(at, size, protection, flags, file, offset);
+}
+
+int __wrap_munmap(void *at, size_t size)
+{
+	mapped -= in_pages(size);
+	largest = at != latest && size > largest ? size : largest;
+	return __real_munmap(at, size);
 }
 
 /* ---- the list ---- */
@@ -48,7 +74,7 @@ struct pair {
 	int people;
 	int64_t count_max, clock, now, idle_us, order, evicted, refused;
 	int64_t life;          /* the least that a word lives */
-	int full;
+	int full, crowded;
 	uint64_t cursor;
 	int walking;
 	int64_t last_met;      /* hash, or -1 */
@@ -78,7 +104,7 @@ static uint64_t some_hash(struct dice *d, int crowded, int number)
 {
 	uint64_t x = dice_throw(d);
 	if (crowded == 1)
-		x &= UINT64_C(0xFFFFFFFF);                                 /* all at the first line */
+		x = 0;                                                     /* all at the first line */
 	else if (crowded == 2)
 		x |= UINT64_C(0x7FFFFFF) << 36;                            /* and all at the last */
 	else if (crowded == 3)
@@ -94,9 +120,10 @@ static void open_both(struct dice *d, struct pair *p, int64_t count_max, int peo
 	p->people = people < PEOPLE ? people : PEOPLE;
 	p->full = dice_between(d, 0, 1) ? NEAP_LEAST_RECENT : NEAP_REFUSE;
 	p->idle_us = dice_between(d, 0, 1) ? dice_any_size(d, 1, 300) : 0;
-	int crowded = (int)dice_between(d, 0, 3);
+	p->crowded = (int)dice_between(d, 0, 3);
 	for (int i = 0; i < p->people; i++)
-		p->person[i].hash = some_hash(d, crowded, i);
+		p->person[i].hash = some_hash(d, p->crowded, i);
+	p->person[0].hash = UINT64_C(1) << 62;   /* the least of the second half */
 	p->keys = neap_keys_open(count_max, secret);
 	if (!p->keys)
 		trial_fail("no memory");
@@ -128,15 +155,39 @@ static struct neap_keys_stats stats_of(const struct pair *p)
 	return s;
 }
 
-/* What is moving may make others go, which is counted: whoever was there may have had to. */
+/* Of the people alive and near o's home, by looking where they lie, the one seen longest ago. */
+static struct person *who_goes(struct pair *p, const struct person *o)
+{
+	const struct table *t = &p->keys->now;
+	uint32_t home = home_of(t, o->hash), near = t->lines;
+	if (near > FAR)   /* as near as that only at the bound; before, there was no memory */
+		near = near == p->keys->lines_max ? NEAR : FAR;
+	struct person *least = NULL;
+	for (int i = 0; i < p->people; i++) {
+		struct person *other = &p->person[i];
+		const char *at = (const char *)(is_alive(p, other) ? ask(p, other) : NULL);
+		uint64_t place = ((uint64_t)at - (uint64_t)t->line) / sizeof(struct entry);
+		if (at && place < (uint64_t)t->lines * ENTRIES &&
+		    (place / ENTRIES + t->lines - home) % t->lines < near &&
+		    (!least || other->order < least->order))
+			least = other;
+	}
+	return least;
+}
+
+/* What is moving may make others go, which is counted. Where all have one home, those who stayed
+ * there were seen after those who went. */
 static void some_left(struct pair *p)
 {
 	int64_t evicted = stats_of(p).evicted - p->evicted;
 	p->evicted += evicted;
-	for (int i = 0; evicted && i < p->people; i++)
+	for (int i = 0; evicted > 0 && i < p->people; i++)
 		if (is_alive(p, &p->person[i]) && !ask(p, &p->person[i])) {
 			leave(p, &p->person[i]);
 			evicted--;
+			const struct person *stayed = who_goes(p, &p->person[i]);
+			if (p->crowded == 1 && stayed && stayed->order < p->person[i].order)
+				trial_fail("%d had to go before one who was seen earlier", i);
 		}
 	if (evicted)
 		trial_fail("%ld more are counted as evicted than are gone", evicted);
@@ -144,9 +195,11 @@ static void some_left(struct pair *p)
 
 static void turn_to(struct pair *p, neap_ns now)
 {
-	int growing = stats_of(p).moving > 0;
+	int64_t moving = stats_of(p).moving;
 	neap_keys_turn_to(p->keys, now);
-	if (growing)
+	if (moving - stats_of(p).moving > 16)
+		trial_fail("%ld of %ld moved at once", moving - stats_of(p).moving, moving);
+	if (moving)
 		some_left(p);
 }
 
@@ -179,26 +232,6 @@ static void expect_alive(struct pair *p, struct person *o)
 		trial_fail("%ld has %ld, not %ld", o - p->person, *word, o->word);
 }
 
-/* Of the people alive and near o's home, by looking where they lie, the one seen longest ago. */
-static struct person *who_goes(struct pair *p, const struct person *o)
-{
-	const struct table *t = &p->keys->now;
-	uint32_t home = home_of(t, o->hash), near = t->lines;
-	if (near > FAR)   /* as near as that only at the bound; before, there was no memory */
-		near = near == p->keys->lines_max ? NEAR : FAR;
-	struct person *least = NULL;
-	for (int i = 0; i < p->people; i++) {
-		struct person *other = &p->person[i];
-		const char *at = (const char *)(is_alive(p, other) ? ask(p, other) : NULL);
-		uint64_t place = ((uint64_t)at - (uint64_t)t->line) / sizeof(struct entry);
-		if (at && place < (uint64_t)t->lines * ENTRIES &&
-		    (place / ENTRIES + t->lines - home) % t->lines < near &&
-		    (!least || other->order < least->order))
-			least = other;
-	}
-	return least;
-}
-
 static void come(struct dice *d, struct pair *p, struct person *o)
 {
 	int was = is_alive(p, o), room = 1;
@@ -214,9 +247,11 @@ static void come(struct dice *d, struct pair *p, struct person *o)
 		if (there >= p->count_max || p->count_max > SMALL)
 			goes = who_goes(p, o);
 	}
-	int growing = stats_of(p).moving > 0;
+	int64_t moving = stats_of(p).moving;
 	int64_t *word = neap_keys_at(p->keys, o->hash, clock);
-	growing |= stats_of(p).moving > 0;
+	if (moving - stats_of(p).moving > 16)
+		trial_fail("%ld of %ld moved at once", moving - stats_of(p).moving, moving);
+	int growing = moving || stats_of(p).moving;
 	if (!word != !room && !(word && stingy))   /* there was no memory a moment ago */
 		trial_fail("room is %d and word %p", room, (void *)word);
 	if (!word) {
@@ -355,6 +390,29 @@ static void step(struct dice *d, struct pair *p)
 	expect_alive(p, o);
 }
 
+/* At once, or bit by bit while it is looked into; then there is nothing left. */
+static void close_both(struct dice *d, struct pair *p)
+{
+	size_t at_once = largest;
+	if (dice_between(d, 0, 1))
+		neap_keys_close(p->keys);
+	else
+		for (int gone = 0; !gone; at_once = largest) {
+			const struct person *o = &p->person[dice_between(d, 0, p->people - 1)];
+			const int64_t *word = ask(p, o), count = neap_keys_count(p->keys, p->clock);
+			uint64_t hash, cursor = 0;
+			int64_t met = 0, of_it;
+			for (int found; (found = neap_keys_next(p->keys, &cursor, &hash, &of_it)) >= 0;)
+				met += found;
+			if ((word && (*word != o->word || !is_alive(p, o))) || met > count)
+				trial_fail("what is left is not what there was");
+			gone = neap_keys_close_some(p->keys);
+		}
+	largest = 0;
+	if (mapped || at_once > 2 * PAGE + FAR * sizeof(struct line))
+		trial_fail("%zu bytes are left, %zu went at once", mapped, at_once);
+}
+
 /* ---- trials ---- */
 
 static struct pair pair;
@@ -362,26 +420,29 @@ static struct pair pair;
 static void tiny(struct dice *d)
 {
 	for (int64_t ops = trial_ops(400000); ops > 0;) {
-		int64_t count_max = dice_any_size(d, 1, 64);
+		int64_t count_max = dice_any_size(d, 1, dice_between(d, 0, 3) ? 64 : SMALL);
 		open_both(d, &pair, count_max, (int)(count_max * dice_between(d, 1, 3) + 1));
 		for (int i = 0; i < 1500; i++, ops--) {
 			step(d, &pair);
 			expect_same(&pair);
 		}
-		neap_keys_close(pair.keys);
+		close_both(d, &pair);
 	}
 }
 
-/* Fill it, for words live long here, and let time pass in jumps. */
+/* Words live long enough to fill it, or not. There may be no memory to grow for long. */
 static void growing(struct dice *d)
 {
 	luck = *d;
-	for (int64_t ops = trial_ops(60000); ops > 0;) {
-		stingy = 0;
+	for (int64_t ops = trial_ops(80000); ops > 0;) {
 		open_both(d, &pair, dice_between(d, 500, 3000), 4000);
 		pair.life = dice_any_size(d, 1, 10000);
-		stingy = dice_between(d, 0, 1) ? 0 : (int)dice_between(d, 0, 100);
-		for (int i = 0; i < 6000; i++, ops--) {
+		int64_t poor = dice_between(d, 0, 1000), rich = dice_between(d, 0, 3500);
+		int crowd = (int)dice_between(d, 0, 1);
+		for (int64_t i = 0; i < 4000; i++, ops--) {
+			stingy = i >= poor && i < rich ? 100 : dice_between(d, 0, 1) ? 90 : 0;
+			if (crowd)
+				come(d, &pair, &pair.person[i]);
 			step(d, &pair);
 			if (!dice_between(d, 0, 50))
 				expect_same(&pair);
@@ -389,14 +450,31 @@ static void growing(struct dice *d)
 		expect_same(&pair);
 		for (int i = 0; i < pair.people; i++)
 			expect_alive(&pair, &pair.person[i]);
-		neap_keys_close(pair.keys);
+		stingy = 0;
+		close_both(d, &pair);
 	}
-	stingy = 0;
+}
+
+/* Stamps run ahead of the clock where many are given at one instant; idle time does not. */
+static void crowds_of_one_instant(struct dice *d)
+{
+	open_both(d, &pair, 2, 2);
+	if (neap_keys_remember(pair.keys, 2000, NEAP_REFUSE))
+		trial_fail("no memory");
+	for (int i = 0; i < 2; i++)
+		*neap_keys_at(pair.keys, pair.person[i].hash, 0) = 1;
+	for (int i = 0; i < 3 << STAMP_BITS; i++)
+		neap_keys_touch(pair.keys, neap_keys_find(pair.keys, pair.person[0].hash, 0));
+	neap_keys_turn_to(pair.keys, 1999);
+	if (neap_keys_count(pair.keys, 0) != 2)
+		trial_fail("idle before its time");
+	neap_keys_close(pair.keys);
 }
 
 int main(void)
 {
 	trial_run("a tiny table is a list: who is there, who goes, who is turned away", tiny);
 	trial_run("a table that grows loses nobody, also without memory", growing);
+	trial_run("nobody is idle because others are seen often", crowds_of_one_instant);
 	return trial_verdict();
 }
