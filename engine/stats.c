@@ -67,7 +67,7 @@ neap_ns neap_stats_wait(const struct neap_stats *s, int64_t per_million)
 	if (!w || w->count == 0 || rank <= seen)
 		return 0;
 	int32_t b = 0;
-	while ((seen += w->bucket[b]) < rank && b < NEAP_WAIT_BUCKETS - 1)
+	while (b < NEAP_WAIT_BUCKETS - 1 && (seen += w->bucket[b]) < rank)
 		b++;
 	if (b == NEAP_WAIT_BUCKETS - 1)
 		return w->max_ns;
