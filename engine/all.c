@@ -268,7 +268,8 @@ __attribute__((noinline)) static neap_ns plan_other(struct others *o, struct nea
 {
 	o->logs |= l->kind == NEAP_WINDOW;
 	o->pauses |= l->kind == NEAP_PAUSE;
-	if (l->kind != NEAP_PAUSE) {   /* which a take does not change */
+	/* a take does not change a pause, nor a breaker that is closed */
+	if (l->kind != NEAP_PAUSE && (l->kind != NEAP_BREAKER || l->as.breaker.open)) {
 		o->owned[o->count].limiter = l;
 		o->owned[o->count++].cost = cost;
 	}
