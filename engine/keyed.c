@@ -167,7 +167,8 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 		carry_some(k, f->clock);
 		old = NULL;
 	}
-	f->word = neap_keys_find(k->keys, key, f->clock);
+	/* one that became as good as none within this ns may be waited for, and is charged exactly */
+	f->word = neap_keys_find(k->keys, key, clock_of(&k->like, now > 0 ? now - 1 : 0));
 	if (old) {   /* who only looks moves nothing */
 		*word_of(&f->limiter) = carried(k, *old);
 		return &f->limiter;
@@ -283,7 +284,8 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 		struct neap_limiter *l = a->faces->terms[i].limiter;
 		if (is_forgotten(a, i)) {
 			struct neap_face *f = &a->face[a->face_of[i]];
-			if (u <= c || f->room_at || l->kind != NEAP_GCRA)
+			int nothing_out = l->kind == NEAP_GCRA || c == 0;   /* that was forgotten with it */
+			if (u <= c || f->room_at || !nothing_out)
 				continue;
 			f->word = neap_keys_at(f->of->keys, f->key, f->clock);
 		}

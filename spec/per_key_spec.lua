@@ -4,6 +4,7 @@ local layered = require "neap.layered"
 local manual = require "neap.runtime.manual"
 local hybrid = require "neap.hybrid"
 local per_key = require "neap.per_key"
+local process = require "spec.process"
 local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
@@ -44,6 +45,35 @@ describe("per_key", function ()
     assert.equal(1, users:available "bob")
     assert.equal(2, users:available "never seen")
     assert.equal(2, users:capacity())
+  end)
+
+  it("keeps the rate of a key exactly that is waited for, also between two nanoseconds", function ()
+    local users, at = per_key "3/us smooth", {}
+    for i = 0, 900 do
+      rt.spawn(function () at[i] = tonumber(users:acquire(i % 2).at) end)
+    end
+    rt.advance "1ms"
+    for i = 0, 900 do assert.equal(math.ceil(math.floor(i / 2) * 1000 / 3), at[i]) end
+  end)
+
+  it("holds what a call used after all that was granted for nothing", function ()
+    local jobs = per_key "3 in flight"
+    local job = assert(jobs:try_acquire("ann", 0))
+    job:settle(2)
+    assert.equal(1, jobs:available "ann")
+    assert.same({ nil, "busy" }, { jobs:try_acquire("ann", 2) })
+    job:release()
+    assert.equal(3, jobs:available "ann")
+  end)
+
+  it("lets a process end while permits are out", function ()
+    local script = process.file [[
+      local users = require "neap.per_key" { "5/s", "9 in flight" }
+      held = {}
+      for key = 1, 100 do held[key] = assert(users:try_acquire(key)) end]]
+    local said, status = process.output("luajit " .. process.quoted(script))
+    os.remove(script)
+    assert.same({ "", 0 }, { said, status })
   end)
 
   it("tells 42 from \"42\", and takes any text as a key", function ()

@@ -31,8 +31,8 @@ local stats = require "neap.stats"
 local throttle = require "neap.throttle"
 local window = require "neap.window"
 
-local error, ipairs, pairs, pcall, tonumber = error, ipairs, pairs, pcall, tonumber
-local tostring, type = tostring, type
+local error, getmetatable, ipairs, newproxy, pairs = error, getmetatable, ipairs, newproxy, pairs
+local pcall, tonumber, tostring, type = pcall, tonumber, tostring, type
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 
@@ -47,6 +47,7 @@ local MOST, MOST_EVER = 2 ^ 20, 2 ^ 30
 ---@field full "least_recent"|"refuse"|"shared"
 ---@field idle_ns ffi.cdata*?
 ---@field tables ffi.cdata*[]    struct neap_keyed, one per limit
+---@field guards userdata[]      that close them
 ---@field values neap.limit[]?   as written; nil: a function makes them
 ---@field makers neap.Makers?    of limiters that are more than a word
 ---@field holds boolean          a permit has something to give back
@@ -113,12 +114,21 @@ local function leaf_for(value, label, level)
   return leaf, log
 end
 
+--- Close a table when nobody is left who could use it. Not ffi.gc: permits that the collector gives
+--- back at the very end still need it, and finalizers of userdata run after those of cdata.
+local function guard(table_)
+  local it = newproxy(true)
+  getmetatable(it).__gc = function () C.neap_keyed_close(table_) end
+  return it
+end
+
 --- A part with a table of its own, in which each key is like `like`; nil: as a maker says.
 local function part_of(self, like, part, level)
   local idle_ns = not self.lossless and self.idle_ns or 0
   local table_ = C.neap_keyed_open(like, self.most, FULL[self.full], idle_ns, keys.secret)
   if table_ == nil then error("per_key: no memory for " .. self.most .. " keys", level + 1) end
-  self.tables[#self.tables + 1] = ffi.gc(table_, C.neap_keyed_close)
+  self.tables[#self.tables + 1] = table_
+  self.guards[#self.guards + 1] = guard(table_)
   local leaf = leaf_t()
   leaf.kind, leaf.as.keyed = C.NEAP_KEYED, table_
   part.leaf, part.memory, part.keyed, part.key = leaf, self, self, self.by
@@ -411,8 +421,8 @@ function per_key:is_closed(hash) return self.shut[tostring(hash)] or false end
 ---  lossless; idle: forget keys not seen for so long; overrides: keys with limits of their own
 ---@return neap.PerKey
 return function (limits, options)
-  local self = { tables = {}, words = {}, owned = {}, overridden = 0, shut = {}, templates = {},
-    holds = false }
+  local self = { tables = {}, guards = {}, words = {}, owned = {}, overridden = 0, shut = {},
+    templates = {}, holds = false }
   local made = type(limits) == "function"
   if limits == nil or limiter.is(limits) then
     error("per_key: a limit such as \"10/s\", several, or a function that makes a limiter expected",
