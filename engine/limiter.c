@@ -66,7 +66,7 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 			neap_semaphore_add(&l->as.semaphore, used - cost);
 		break;
 	case NEAP_WINDOW:
-		neap_window_settle(&l->as.window, cost, used, at);
+		neap_window_settle(&l->as.window, cost, used, at, now);
 		break;
 	case NEAP_BREAKER:
 		if (used == 0)

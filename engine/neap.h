@@ -129,8 +129,9 @@ int neap_window_init(struct neap_window *w, int64_t limit, neap_ns window_ns,
 		     struct neap_stamp *log, uint32_t size);
 neap_ns neap_window_when(const struct neap_window *w, int64_t cost, neap_ns now);
 neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now);
-/* Change what was spent at instant 'at' from 'cost' to 'used', if it is still in the window. */
-void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at);
+/* Change what was spent at instant 'at' from 'cost' to 'used', if it is still in the window. From
+ * 0, of which the log knows nothing, it enters 'used' where it belongs. */
+void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at, neap_ns now);
 int64_t neap_window_available(const struct neap_window *w, neap_ns now);
 /* Another limit and window in place, and another log of 'size' entries, into which those move that
  * are still in the old window; the log it has, with its size, stays. What has left is forgotten, so
@@ -679,10 +680,10 @@ void neap_waits_add(struct neap_waits *w, neap_ns wait_ns);
 
 /* Lines of waiters over any number of limiters, and sleepers, on one clock. One thread. Waiters
  * hear of permits that are given back through their own engine; of others' gives, say _touch.
- * Nobody is overtaken at the limiter before which it stands. One who needs several may be overtaken
- * at each while it stands at another, for waiting holds no token; but not for ever: who has gone from
- * one to another 8 times is urgent, one at a time and the eldest first, and then nobody younger takes
- * of its limiters what would make it come later. */
+ * Nobody is overtaken at the limiter before which it stands. One who needs several may be
+ * overtaken at each while it stands at another, for waiting holds no token; but not for ever: who
+ * has gone from one to another 8 times is urgent, one at a time and the eldest first, and then
+ * nobody younger takes of its limiters what would make it come later. */
 struct neap_engine;
 
 enum {

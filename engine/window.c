@@ -99,9 +99,27 @@ neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now)
 	return at;
 }
 
-void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at)
+/* Enter what came at 'at', when the log has no entry of that instant, at the place 'i' where it
+ * belongs. A full log has it leave later than it should: with the next one, or the last with it. */
+static void enter(struct neap_window *w, uint32_t i, int64_t cost, neap_ns at)
+{
+	w->used += cost;
+	if (w->count == w->size) {   /* never 0 */
+		struct neap_stamp *s = entry(w, i < w->count ? i : i - 1);
+		s->cost += cost;
+		s->at = s->at > at ? s->at : at;
+		return;
+	}
+	for (uint32_t n = w->count++; n > i; n--)
+		*entry(w, n) = *entry(w, n - 1);
+	*entry(w, i) = (struct neap_stamp){at, cost};
+}
+
+void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at, neap_ns now)
 {
 	assert(cost >= 0 && used >= 0);
+	if (!cost)
+		forget(w, now);
 	uint32_t low = 0, high = w->count;
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
@@ -110,10 +128,13 @@ void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_
 		else
 			high = middle;
 	}
-	struct neap_stamp *s = entry(w, low);
-	if (low == w->count || s->at != at)
-		return;   /* it has left */
 	const int64_t most = INT64_C(1) << 59;
+	struct neap_stamp *s = entry(w, low);
+	if (low == w->count || s->at != at) {
+		if (!cost && used && at > now - w->window_ns)
+			enter(w, low, used < most ? used : most, at);
+		return;   /* or it has left */
+	}
 	int64_t now_cost = s->cost - cost + (used < most ? used : most);
 	if (now_cost < 0)
 		now_cost = 0;

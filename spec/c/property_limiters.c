@@ -136,7 +136,10 @@ static void window_episode(struct dice *d, int64_t ops)
 			cost = dice_between(d, 0, diary.entry[i].cost + 1);   /* 1 too many stops at 0 */
 			raised |= used > cost;
 			neap_limiter_settle(&l, cost, used, diary.entry[i].at, now);
-			diary_settle(&diary, cost, used, diary.entry[i].at);
+			if (!cost)
+				diary_forget(&diary, now);
+			if (cost || diary.entry[i].at > now - window_ns)
+				diary_settle(&diary, cost, used, diary.entry[i].at);
 			continue;
 		}
 		if (neap_window_available(w, now) != diary_available(&diary, now))

@@ -73,6 +73,20 @@ void diary_settle(struct diary *d, int64_t cost, int64_t used, neap_ns at)
 			d->count -= left <= 0;
 			return;
 		}
+	if (cost || !used)
+		return;
+	int i = d->gone;
+	while (i < d->count && d->entry[i].at < at)
+		i++;
+	if ((uint32_t)(d->count - d->gone) == d->size) {
+		i = i < d->count ? i : i - 1;
+		d->entry[i].at = d->entry[i].at > at ? d->entry[i].at : at;
+		d->entry[i].cost += used;
+		return;
+	}
+	for (int j = d->count++; j > i; j--)
+		d->entry[j] = d->entry[j - 1];
+	d->entry[i] = (struct neap_stamp){at, used};
 }
 
 int64_t diary_fullest_span(const struct diary *d)
