@@ -6,36 +6,37 @@
  * one behind it loses nothing by a late loop, and several grants may fall due in one call.
  *
  * What falls due at one and the same instant happens in the order of arrival: first those who may
- * go are asked, post by post, the eldest first; then sleepers wake, and those whose deadline this is
- * give up. So a grant at the very deadline is a grant.
+ * go are asked, post by post, the eldest first; then sleepers wake, and those whose deadline this
+ * is give up. So a grant at the very deadline is a grant.
  *
  * A post is dirty when its first line must be asked again: its instant came, a permit came back,
  * or the one before it left. Dirty posts are a heap, not a recursion, and it is empty between
- * calls. Always the eldest of their firsts is asked, so of two who wait at different posts for what
- * a third limiter has got back the elder has it. A line's record and a post for it are reserved when
+ * calls. Always the eldest of their firsts is asked, so of two who wait at different posts for
+ * what a third limiter has the elder has it. A line's record and a post for it are reserved when
  * the line begins, so no grant, move or cancel can fail.
  *
- * Nobody starves. A head that needs two limiters is overtaken at each in turn while it stands at the
- * other, under overload for ever: so heads count their moves, and from the 8th on one is urgent.
- * There is one urgent head at most, the eldest of those who would be. From then on a younger one
- * takes of its limiters only what does not make it come later (ask.c): where the instant at which
- * it goes is known, anything that has come back by then, and else what leaves enough for it now. So
- * a limit per day that it waits for stops no limit per second meanwhile: only near its end are
- * tokens kept, and no more than it asks. (In scheduling this is known as backfilling: D. Lifka, 1995.)
+ * Nobody starves. A head that needs two limiters is overtaken at each in turn while it stands at
+ * the other, under overload for ever: so heads count their moves, and from the 8th on one is
+ * urgent. There is one urgent head at most, the eldest of those who would be. From then on a
+ * younger one takes of its limiters only what does not make it come later (ask.c): where the
+ * instant at which it goes is known, anything that has come back by then, and else what leaves
+ * enough for it now. So a limit per day that it waits for stops no limit per second meanwhile:
+ * only near its end are tokens kept, and no more than it asks. (Schedulers call this backfilling;
+ * D. Lifka, 1995.)
  *
- *   It goes.  Let w be the eldest who waits. At its post nobody passes it, so it is asked there when
- *             the limiter has what it asks: it goes, or moves. If it moved for ever it would be
- *             urgent at the 8th move, nobody being there who is older. Then its instant gets no
- *             later any more: all others are younger, and none takes what delays it. At each
- *             limiter it stands at most once more, and goes; or permits that are out never come back,
- *             which no order of waiting could help. Who is now the eldest goes next.
- *   No knot.  Who is held up is held up by somebody older, who stands there or is urgent. The eldest
- *             is held up by limiters alone, and these by time, and by permits that are out.
+ *   It goes.  Let w be the eldest who waits. At its post nobody passes it, so it is asked there
+ *             when the limiter has what it asks: it goes, or moves. If it moved for ever it would
+ *             be urgent at the 8th move, nobody being there who is older. Then its instant gets
+ *             no later any more: all others are younger, and none takes what delays it. At each
+ *             limiter it stands at most once more, and goes; or permits that are out never come
+ *             back, which no order of waiting could help. Who is now the eldest goes next.
+ *   No knot.  Who is held up is held up by somebody older, who stands there or is urgent. The
+ *             eldest is held up by limiters alone, and these by time, and by permits that are out.
  *   Nobody is forgotten.  Who is held up stands at a limiter of the urgent one's. The firsts at
  *             those are asked each time that it was asked and has to stay, and when it is gone, by
- *             whatever way; its instant changes at no other time. So there are as many wake-ups more
- *             as it has limiters, a few times in a wait that had 8 moves before. Where nobody is
- *             urgent there are none, and it costs a comparison with 0.
+ *             whatever way; its instant changes at no other time. So there are as many wake-ups
+ *             more as it has limiters, a few times in a wait that had 8 moves before. Where nobody
+ *             is urgent there are none, and it costs a comparison with 0.
  */
 #include "engine.h"
 #include "change.h"

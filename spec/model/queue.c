@@ -8,8 +8,7 @@
  *   A head stands before the limiter that held it up when it was last asked.
  *   Nobody passes a limiter while somebody who arrived before him stands there.
  *   The eldest head before a limiter is asked at the instant it was told, and when a permit or a
- *   refund comes, or the one before it is gone; and when an outcome opens or closes a breaker that
- *   the call had to pass, too. Nobody waits for one that sheds: whom it refuses it turns away.
+ *   refund comes, or the one before it is gone.
  *   At one instant the heads that are to be asked are asked first, always the eldest of them; then
  *   sleepers wake and those whose deadline it is give up, in order of arrival.
  *   A head that has moved 8 times is urgent, if nobody older is. Nobody younger takes of a limiter
@@ -130,18 +129,11 @@ neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arr
 	const struct neap_all *a = &q->world.all[all];
 	neap_ns latest = q->at;
 	*term = -1;
-	q->shed = 0;
 	for (int i = 0; i < a->count; i++) {
-		const struct neap_limiter *l = a->terms[i].limiter;
 		int64_t sum = asked(a, cost, i);
 		if (!sum)
 			continue;
-		neap_ns when = neap_limiter_when(l, sum, q->at);
-		if (when > q->at && l->kind == NEAP_BREAKER && l->as.breaker.sheds) {
-			q->shed = 1;
-			*term = i;
-			return when;
-		}
+		neap_ns when = neap_limiter_when(a->terms[i].limiter, sum, q->at);
 		const struct queue_person *first = first_at(q, limiter_of(q, all, i));
 		if (first && first->arrival < arrival && when != neap_never)
 			when = neap_on_give;
@@ -220,9 +212,8 @@ static int ask_first(struct queue *q, int limiter)
 	neap_ns when = queue_decide(q, p->all, p->cost, p->arrival, &term);
 	if (when <= q->at)
 		when = neap_all_claim(&q->world.all[p->all], p->cost, q->at, &term);
-	if (when <= q->at || when == neap_never || q->shed) {
-		int refused = q->shed ? NEAP_SHED : NEAP_NEVER;
-		end(q, p, when <= q->at ? NEAP_GRANTED : refused, when <= q->at ? -1 : term);
+	if (when <= q->at || when == neap_never) {
+		end(q, p, when <= q->at ? NEAP_GRANTED : NEAP_NEVER, when <= q->at ? -1 : term);
 		return 1;
 	}
 	int to = limiter_of(q, p->all, term);
@@ -268,22 +259,11 @@ void queue_ask_again(struct queue *q, int limiter)
 	settle_down(q);
 }
 
-int64_t queue_changes(const struct queue *q, int all)
-{
-	int64_t changes = 0;
-	for (int i = 0; i < q->world.all[all].count; i++) {
-		const struct neap_limiter *l = q->world.all[all].terms[i].limiter;
-		changes += l->kind == NEAP_BREAKER ? l->as.breaker.changes : 0;
-	}
-	return changes;
-}
-
 void queue_ask_all_again(struct queue *q, int all, int permits_alone)
 {
 	for (int i = 0; i < q->world.all[all].count; i++) {
 		int kind = q->world.all[all].terms[i].limiter->kind;
-		if (!permits_alone || kind == NEAP_SEMAPHORE || kind == NEAP_ADAPTIVE ||
-		    kind == NEAP_BREAKER)
+		if (!permits_alone || kind == NEAP_SEMAPHORE || kind == NEAP_ADAPTIVE)
 			mark_if_any(q, limiter_of(q, all, i));
 	}
 	settle_down(q);

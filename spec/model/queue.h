@@ -16,7 +16,6 @@ struct world {
 	struct neap_stamp log[QUEUE_LIMITERS][QUEUE_LOG];
 	struct neap_term term[QUEUE_ALLS][QUEUE_TERMS];
 	struct neap_all all[QUEUE_ALLS];
-	int breakers;          /* every other limiter is one */
 };
 
 void world_copy(struct world *to, const struct world *from);
@@ -43,21 +42,17 @@ struct queue {
 	int64_t urgent;                             /* ticket; 0: nobody */
 	struct neap_completion ended[QUEUE_PEOPLE];
 	int ends;
-	int shed;              /* see queue_decide */
 	int64_t wakeups;       /* how often the first before a limiter was to be asked */
 };
 
 void queue_advance(struct queue *q, neap_ns now);
-/* What a newcomer is told: the first instant, or later than now; the term that binds; and in
- * q->shed whether that turns him away. */
+/* What a newcomer is told: the first instant, or later than now; the term that binds. */
 neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arrival,
 		     int32_t *term);
 void queue_join(struct queue *q, int all, const int64_t *cost, neap_ns deadline, int64_t ticket);
 void queue_sleep(struct queue *q, neap_ns until, int64_t ticket);
 int queue_cancel(struct queue *q, int64_t ticket);
 void queue_ask_again(struct queue *q, int limiter);
-/* How often breakers of an all changed their states. */
-int64_t queue_changes(const struct queue *q, int all);
 void queue_ask_all_again(struct queue *q, int all, int permits_alone);
 /* No ticket ends by time before this. */
 neap_ns queue_next(struct queue *q);
