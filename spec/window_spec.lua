@@ -65,12 +65,12 @@ describe("window", function ()
     assert.equal(5LL, C.neap_window_available(w.w, 50))
   end)
 
-  it("enters what was granted for nothing and used something after all, where it belongs", function ()
+  it("enters what was granted for nothing and used something, where it belongs", function ()
     local w = window(5, 100, 3)
     replay(w, { { 0, 1, true }, { 20, 1, true } })
     C.neap_window_settle(w.w, 0, 2, 10, 20)
     replay(w, { { 20, 2, 80 }, { 100, 1, true }, { 100, 2, 10 } })
-    C.neap_window_settle(w.w, 0, 1, 50, 100)                  -- the log is full: it leaves with the last
+    C.neap_window_settle(w.w, 0, 1, 50, 100)   -- the log is full: it leaves with the last
     assert.equal(0LL, C.neap_window_available(w.w, 100))
     assert.equal(3LL, C.neap_window_available(w.w, 150))
     assert.equal(5LL, C.neap_window_available(w.w, 200))
