@@ -8,14 +8,26 @@
  *
  * With all-of, races are lost all the time. Afterwards the sums are exact, and while permits are
  * held, a second count, kept by the holders themselves, never passes the limit.
+ *
+ * Last, everything at once, 10,000,000 times: composites of composites over rates and permits that
+ * all share, each hand with an order, multipliers and costs of its own, on a clock that moves and on
+ * which they disagree. A rate with room keeps an exact sum; of one that runs dry and fills again all
+ * the time, no interval has more than burst + rate * length.
  */
 #include "neap.h"
 #include "trial.h"
 
 #include <pthread.h>
+#include <string.h>
 #include <time.h>
 
 enum { HANDS = 4, WORDS = 4 };
+
+#ifdef __SANITIZE_THREAD__   /* twenty times as slow */
+enum { SUITE_TRIES = 1000000 };
+#else
+enum { SUITE_TRIES = 10000000 };
+#endif
 
 static const neap_ns SECOND = 1000000000;
 
@@ -240,6 +252,189 @@ static void sums_are_exact(struct dice *d)
 	}
 }
 
+/* ---- everything at once ---- */
+
+enum { POOL = 8, TRIES = 100000, LAG = 20, STRIDE = 3 };
+
+struct grant {
+	neap_ns at;
+	int32_t asked[POOL];
+};
+
+struct pool {
+	struct neap_limiter limiter[POOL];
+	int64_t amount[POOL], period[POOL];     /* of a rate that runs dry; otherwise 0 */
+	int64_t limit[POOL], held[POOL], over;
+	neap_ns clock;
+	int settles;                            /* tokens come back, which others may use */
+	int64_t span[HANDS * TRIES * STRIDE + LAG + 1];   /* tokens granted, by the ns */
+};
+
+struct hand {
+	struct pool *pool;
+	struct dice dice;
+	struct neap_term term[NEAP_TERMS];
+	struct neap_all all;
+	int64_t kept[POOL];                     /* granted and not given back */
+	int64_t granted, refused;
+	struct grant grant[TRIES];
+};
+
+/* Hold what was granted for a moment, then give it back, or say that some of it was not used. */
+static void use(struct hand *h, const int64_t *cost, const struct grant *g)
+{
+	struct pool *p = h->pool;
+	for (int i = 0; i < POOL; i++)
+		if (p->limit[i] &&
+		    __atomic_add_fetch(&p->held[i], g->asked[i], __ATOMIC_SEQ_CST) > p->limit[i])
+			__atomic_store_n(&p->over, i + 1, __ATOMIC_RELAXED);
+	for (int64_t n = dice_between(&h->dice, 0, 9) ? 0 : dice_between(&h->dice, 0, 300); n; n--)
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	for (int i = 0; i < POOL; i++)
+		if (p->limit[i])
+			__atomic_sub_fetch(&p->held[i], g->asked[i], __ATOMIC_SEQ_CST);
+	int64_t used[NEAP_COSTS];
+	memcpy(used, cost, sizeof used);
+	if (p->settles && dice_between(&h->dice, 0, 1)) {
+		for (int i = 0; i < NEAP_COSTS; i++)
+			used[i] = dice_between(&h->dice, 0, cost[i]);
+		neap_all_settle(&h->all, cost, used, g->at, g->at);
+	}
+	neap_all_give(&h->all, used, NEAP_SUCCESS, g->at, g->at);
+	for (int i = 0; i < h->all.count; i++)
+		h->kept[h->term[i].limiter - p->limiter] += used[h->term[i].cost] * h->term[i].multiplier;
+}
+
+static void *try_and_use(void *arg)
+{
+	struct hand *h = arg;
+	for (int n = 0; n < TRIES; n++) {
+		struct grant *g = &h->grant[h->granted];
+		int64_t cost[NEAP_COSTS], step = dice_between(&h->dice, 0, STRIDE);
+		for (int i = 0; i < NEAP_COSTS; i++)
+			cost[i] = dice_between(&h->dice, 0, 2);
+		*g = (struct grant){.at = __atomic_add_fetch(&h->pool->clock, step, __ATOMIC_RELAXED) -
+					  dice_between(&h->dice, 0, LAG)};
+		for (int i = 0; i < h->all.count; i++)
+			g->asked[h->term[i].limiter - h->pool->limiter] +=
+				(int32_t)(cost[h->term[i].cost] * h->term[i].multiplier);
+		if (neap_all_take(&h->all, cost, g->at, NULL) > g->at) {
+			h->refused++;
+			continue;
+		}
+		h->granted++;
+		use(h, cost, g);
+	}
+	return NULL;
+}
+
+/* A third are permits, a third rates with much room, a third rates that are tight. */
+static void any_pool(struct dice *d, struct pool *p)
+{
+	memset(p, 0, sizeof *p);
+	p->clock = SECOND;
+	p->settles = (int)dice_between(d, 0, 1);
+	int robust = dice_between(d, 0, 3) == 0;
+	for (int i = 0; i < POOL; i++) {
+		struct neap_limiter *l = &p->limiter[i];
+		int64_t kind = dice_between(d, 0, 2), room = dice_between(d, 30, 200);
+		l->kind = kind ? NEAP_GCRA : NEAP_SEMAPHORE;
+		if (kind == 0) {
+			p->limit[i] = room;
+			neap_semaphore_init(&l->as.semaphore, room, 0);
+		} else if (kind == 1) {   /* half empty, and it takes years to fill */
+			neap_gcra_init(&l->as.gcra, 1, SECOND, INT64_C(1) << 28);
+			neap_gcra_fill(&l->as.gcra, INT64_C(1) << 27, SECOND);
+		} else {
+			p->amount[i] = dice_between(d, 1, 20), p->period[i] = dice_between(d, 4, 20);
+			neap_gcra_init(&l->as.gcra, p->amount[i], p->period[i], room);
+		}
+		if (robust)   /* whose hold may be lost, but no charge */
+			neap_limiter_share(l), p->limit[i] = 0, p->amount[i] = 0;
+	}
+}
+
+/* Two composites of one to three composites of one to three, some of them the same: flattened. */
+static void any_nest(struct dice *d, struct hand *h)
+{
+	int64_t times[POOL][NEAP_COSTS] = {{0}};
+	for (int64_t outer = 0, count = 0; outer < 2 || count < 2; outer++)
+		for (int64_t inner = dice_between(d, 1, 3); inner; inner--) {
+			int64_t *t = times[dice_between(d, 0, POOL - 1)];
+			count += !t[0] && !t[1];
+			t[dice_between(d, 0, 1)] += dice_between(d, 1, 2);
+		}
+	h->all.count = 0;
+	int64_t first = dice_between(d, 0, POOL - 1), stride = dice_between(d, 0, 3) * 2 + 1;
+	for (int n = 0; n < POOL; n++) {
+		int64_t i = (first + n * stride) % POOL;
+		for (int c = 0; c < 2; c++)
+			if (times[i][c])
+				h->term[h->all.count++] = (struct neap_term){
+					&h->pool->limiter[i], times[i][c],
+					c * (int32_t)dice_between(d, 1, NEAP_COSTS - 1), 0};
+	}
+	if (neap_all_init(&h->all, h->term, h->all.count))
+		trial_fail("a composite of %d terms is refused", h->all.count);
+}
+
+/* In no interval more than burst + rate * length: what was granted fits a bucket that drips. */
+static void fits_a_bucket(struct pool *p, const struct hand *hand, int i)
+{
+	memset(p->span, 0, sizeof p->span);
+	for (int h = 0; h < HANDS; h++)
+		for (int64_t n = 0; n < hand[h].granted; n++)
+			p->span[hand[h].grant[n].at - SECOND + LAG] += hand[h].grant[n].asked[i];
+	int64_t debt = 0, burst = neap_limiter_capacity(&p->limiter[i]) * p->period[i];
+	for (int64_t t = 0; t <= p->clock - SECOND + LAG; t++) {
+		debt = debt > p->amount[i] ? debt - p->amount[i] : 0;
+		debt += p->span[t] * p->period[i];
+		if (debt > burst + p->amount[i])   /* a unit of the clock is at most a ns */
+			trial_fail("rate %d: %ld over %ld at %ld ns", i, debt - burst, burst, t);
+	}
+}
+
+static void everything_at_once(struct dice *d)
+{
+	static struct pool pool;
+	static struct hand hand[HANDS];
+	for (int64_t tries = trial_ops(SUITE_TRIES); tries > 0; tries -= HANDS * TRIES) {
+		int64_t tat[POOL], granted = 0, refused = 0;
+		any_pool(d, &pool);
+		for (int i = 0; i < POOL; i++)
+			tat[i] = pool.limiter[i].as.gcra.tat;
+		for (int h = 0; h < HANDS; h++) {
+			hand[h].pool = &pool;
+			hand[h].granted = hand[h].refused = 0;
+			memset(hand[h].kept, 0, sizeof hand[h].kept);
+			hand[h].dice.state = dice_throw(d);
+			any_nest(d, &hand[h]);
+		}
+		all_hands(HANDS, try_and_use, hand, sizeof *hand);
+		for (int h = 0; h < HANDS; h++)
+			granted += hand[h].granted, refused += hand[h].refused;
+		if (pool.over)
+			trial_fail("more than %ld permits of word %ld were out", pool.limit[pool.over - 1],
+				   pool.over - 1);
+		for (int i = 0; i < POOL; i++) {
+			const struct neap_limiter *l = &pool.limiter[i];
+			int64_t kept = 0;
+			for (int h = 0; h < HANDS; h++)
+				kept += hand[h].kept[i];
+			if (l->kind == NEAP_SEMAPHORE && l->as.semaphore.in_use)
+				trial_fail("%ld permits never came back", l->as.semaphore.in_use);
+			if (l->kind == NEAP_GCRA && pool.period[i] == 0 &&
+			    l->as.gcra.tat - tat[i] != kept << l->as.gcra.shift)
+				trial_fail("word %d: %ld units for %ld tokens", i, l->as.gcra.tat - tat[i],
+					   kept);
+			if (pool.amount[i] && !pool.settles)
+				fits_a_bucket(&pool, hand, i);
+		}
+		if (!granted)
+			trial_fail("nobody got anything");
+	}
+}
+
 /* ---- pause ---- */
 
 static struct neap_pause pause_shared;
@@ -280,6 +475,8 @@ int main(void)
 	trial_run("four threads on one rate get all of it and no more", four_hands);
 	trial_run("threads whose clocks disagree get all of a small burst and no more", shared_time);
 	trial_run("threads that lose races over several words leave exact sums", sums_are_exact);
+	trial_run("whatever four hands do to eight limiters, every sum is exact and every bound kept",
+		  everything_at_once);
 	trial_run("of many pauses at once the longest stays", longest_pause_wins);
 	return trial_verdict();
 }
