@@ -17,6 +17,7 @@ return {
   slots = require "neap.slots",
   per_key = require "neap.per_key",
   layered = require "neap.layered",
+  headers = require "neap.headers",
   notation = require "neap.notation",
   policy = require "neap.policy",
   errors = require "neap.errors",

@@ -16,4 +16,8 @@ decisions["TB-051"] = decisions.too_fast
 decisions["SE-021"] = decisions.no_polling
 decisions["SE-022"] = decisions.no_polling
 
+decisions["RA-081"] = "there is no 31 February, in either dialect"
+decisions["RA-089"] = "GMT is read in any case, in either dialect"
+decisions["RA-095"] = "a date with a sign in it is no date, in either dialect"
+
 return decisions

@@ -1,0 +1,235 @@
+--- Headers: what a server's answer says about when to call again.
+---
+---     local wait_s = headers.delay(answer.headers, { max = 300 })
+---     if headers.should_retry(answer, { method = "GET" }) then neap.sleep(wait_s or 1) end
+---
+--- What comes from outside may be anything: it is read or it is not, which is nil, and nothing here
+--- raises an error about it. Reading takes time in proportion to its length. Headers are a list of
+--- pairs { name, value }, or a table of values under their names, where several values of a name
+--- are a list; names are in any case, and of several the first one counts.
+---
+--- Retry-After has been read in two ways, of which each is strict where the other is lenient:
+---
+---     dialect    numbers                            dates
+---     "strict"   digits and nothing else, up to     any weekday, one digit for a day, a short
+---                2^64 - 1                           weekday or a long year in RFC 850
+---     "lenient"  digits, whatever follows           the three forms as they are, and the weekday
+---                                                   is the date's; RFC 3339
+---
+--- Neither takes a sign for a time in the past, or the year of a date for seconds. What is past is
+--- 0. Dates need the time of day: `now`, or the system's clock. (For years of two digits, leap
+--- seconds and the like see neap.headers.date; for typed values neap.headers.structured.)
+local lpeg = require "lpeg"
+local date = require "neap.headers.date"
+local make_rules = require "neap.headers.rules"
+local structured = require "neap.headers.structured"
+
+local P, R, S = lpeg.P, lpeg.R, lpeg.S
+local C, Cc = lpeg.C, lpeg.Cc
+local huge, min = math.huge, math.min
+local error, ipairs, pairs = error, ipairs, pairs
+local tonumber, tostring, type = tonumber, tostring, type
+
+local headers = { rules = make_rules, structured = structured }
+
+-- ---- fields -----------------------------------------------------------------------------------
+
+local function text_of(value)
+  if type(value) == "string" then return value end
+  if type(value) == "number" then return ("%.14g"):format(value) end
+end
+
+local function add(lines, value)
+  if type(value) == "table" then
+    for _, each in ipairs(value) do lines[#lines + 1] = text_of(each) end
+  else
+    lines[#lines + 1] = text_of(value)
+  end
+end
+
+--- All values of a field, in order.
+---@param fields any    headers
+---@param name string   in any case
+---@return string[]
+function headers.all(fields, name)
+  local lines = {}
+  if type(fields) ~= "table" then return lines end
+  name = name:lower()
+  for _, pair in ipairs(fields) do
+    if type(pair) == "table" and type(pair[1]) == "string" and pair[1]:lower() == name then
+      add(lines, pair[2])
+    end
+  end
+  local other
+  for key, value in pairs(fields) do
+    if key == name then
+      add(lines, value)
+      return lines
+    elseif type(key) == "string" and key:lower() == name and not (other and other < key) then
+      other = key
+    end
+  end
+  if other then add(lines, fields[other]) end
+  return lines
+end
+
+--- The first value of a field.
+---@param fields any
+---@param name string  in any case
+---@return string?
+function headers.get(fields, name) return headers.all(fields, name)[1] end
+
+-- ---- values -----------------------------------------------------------------------------------
+
+local digit, blank = R "09", S " \t" ^ 0
+local LARGEST = "18446744073709551615"
+
+-- More digits than a number can have say no more than that they are too many.
+local significant = #digit * P "0" ^ 0 * C(digit ^ -400) * digit ^ 0
+local digits = blank * significant * blank * -P(1)
+local prefix = blank * P "+" ^ -1 * significant * -(S "-:/" * digit)
+local milliseconds = blank * significant * (P "." * digit ^ 1) ^ -1 * blank * -P(1)
+
+local function number(text) return text and (tonumber(text) or 0) end
+local yes_or_no = blank * (P "true" * Cc(true) + P "false" * Cc(false)) * blank * -P(1)
+
+--- A whole number from 0 to 2^64 - 1 and nothing else; above 2^53 the nearest that Lua has.
+---@param text string
+---@return number?
+function headers.count(text)
+  local found = digits:match(text)
+  if not found or #found > #LARGEST or #found == #LARGEST and found > LARGEST then return nil end
+  return number(found)
+end
+
+local DIALECTS = { strict = true, lenient = true }
+local OPTIONS = { now = true, dialect = true, max = true, default = true }
+
+local function check_options(options, level)
+  if options == nil then return {} end
+  if type(options) ~= "table" then
+    error("options: a table expected, got " .. type(options), level + 1)
+  end
+  for name in pairs(options) do
+    if not OPTIONS[name] then
+      error("options: '" .. tostring(name) .. "' is not known", level + 1)
+    end
+  end
+  if options.dialect ~= nil and not DIALECTS[options.dialect] then
+    error('dialect: "strict" or "lenient" expected, got ' .. tostring(options.dialect), level + 1)
+  end
+  if options.max ~= nil and not (type(options.max) == "number" and options.max >= 0) then
+    error("max: seconds from 0 expected, got " .. tostring(options.max), level + 1)
+  end
+  return options
+end
+
+--- Seconds since 1970.
+---@param now number|fun(): number|nil  the system's clock unless told
+---@return number
+local function time_of_day(now)
+  if type(now) == "function" then now = now() end
+  return now or os.time()
+end
+
+headers.time_of_day = time_of_day
+
+local function first_text(value)
+  if type(value) == "table" then value = value[1] end
+  return text_of(value)
+end
+
+local function read_retry_after(text, options)
+  local lenient = options.dialect == "lenient"
+  local seconds = headers.count(text)
+  if seconds then return seconds end
+  local now = time_of_day(options.now)
+  local at = date.http(text, now, lenient) or lenient and date.rfc3339(text)
+  if at then return at > now and at - now or 0 end
+  return lenient and number(prefix:match(text)) or nil
+end
+
+--- What a Retry-After says.
+---@param value any  the field's value; of several the first
+---@param options? { now: (number|fun(): number)?, dialect: "strict"|"lenient"|nil, max: number? }
+---  now: seconds since 1970, or a function that tells them; max: seconds it is cut to
+---@return number? seconds  until one may call again; nil: it says nothing that can be understood
+function headers.retry_after(value, options)
+  options = check_options(options, 2)
+  local text = first_text(value)
+  local seconds = text and read_retry_after(text, options)
+  return seconds and min(seconds, options.max or huge)
+end
+
+--- What a retry-after-ms says: a number of milliseconds, of which a fraction is cut off.
+---@param value any
+---@return number? seconds
+function headers.retry_after_ms(value)
+  local text = first_text(value)
+  local found = text and number(milliseconds:match(text))
+  return found and found / 1000
+end
+
+--- What an x-should-retry says.
+---@param value any
+---@return boolean?  nil: neither true nor false
+function headers.says_retry(value)
+  local text = first_text(value)
+  if text then return (yes_or_no:match(text:lower())) end
+end
+
+--- How long headers say to wait: retry-after-ms before Retry-After, and the first that can be read.
+---@param fields any
+---@param options? { now: (number|fun(): number)?, dialect: "strict"|"lenient"|nil, max: number?,
+---  default: number? }  default: the answer when they do not say, nil unless told
+---@return number? seconds
+function headers.delay(fields, options)
+  options = check_options(options, 2)
+  local text = headers.get(fields, "retry-after")
+  local seconds = headers.retry_after_ms(headers.get(fields, "retry-after-ms"))
+    or text and read_retry_after(text, options)
+  return seconds and min(seconds, options.max or huge) or options.default
+end
+
+--- How long to wait when they do not say: `initial` seconds, doubled for each attempt up to `max`,
+--- less up to a quarter, by chance, so that not all come back at once.
+---@param attempt integer  from 0
+---@param options? { initial: number?, max: number?, draw: (fun(): number)? }  0.5 s and 10 s unless
+---  told; draw: instead of math.random, from 0 to 1
+---@return number seconds  0 when a bound is not above 0
+function headers.back_off(attempt, options)
+  if type(attempt) ~= "number" or not (attempt >= 0) or attempt % 1 ~= 0 then
+    error("back_off: a whole number from 0 expected, got " .. tostring(attempt), 2)
+  end
+  options = options or {}
+  local initial, most = options.initial or 0.5, options.max or 10
+  if not (initial > 0 and most > 0) then return 0 end
+  return min(initial * 2 ^ min(attempt, 1000), most) * (1 - (options.draw or math.random)() / 4)
+end
+
+-- ---- whether to call again --------------------------------------------------------------------
+
+local every_method, default
+
+--- Is a call worth a repetition? An x-should-retry decides; without one the rules do.
+---@param response any  { status = 503, headers = … }, or a status alone; of anything else: no
+---@param options? { method: string?, rules: neap.Rules?, idempotent: boolean? }
+---  rules: the "idempotent" ones when there is a method, and "every_method" when there is none;
+---  idempotent: the request has a key, so it is repeatable whatever its method
+---@return boolean
+function headers.should_retry(response, options)
+  options = options or {}
+  local status = response
+  if type(response) == "table" then
+    status = response.status
+    local says = headers.says_retry(headers.get(response.headers, "x-should-retry"))
+    if says ~= nil then return says end
+  end
+  every_method = every_method or make_rules "every_method"
+  default = default or make_rules "idempotent"
+  local rules = options.rules or options.method and not options.idempotent and default
+    or every_method
+  return rules:retryable(status, options.idempotent and "put" or options.method)
+end
+
+return headers
