@@ -66,7 +66,9 @@ local function binary(input)
   local text = input:while_in "[%w+/=]"
   if input:take() ~= ":" then fail() end
   local digits, padding = text:match "^([^=]*)(=*)$"
-  if not digits or #digits % 4 == 1 or padding ~= "" and #digits % 4 + #padding ~= 4 then fail() end
+  local over = digits and #digits % 4
+  local padded = padding ~= ""
+  if not digits or over == 1 or padded and (over == 0 or over + #padding ~= 4) then fail() end
   local bits, count, bytes = 0, 0, ""
   for c in digits:gmatch "." do
     bits, count = bits * 64 + ALPHABET:find(c, 1, true) - 1, count + 6
