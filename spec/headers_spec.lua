@@ -223,16 +223,4 @@ describe("whether to call again", function ()
     assert.is_false(lenient:retryable(500, "get"))
     assert.is_true(lenient:retryable(503, "get"))
   end)
-
-  it("and how long after, if nobody says: doubled up to a bound, less up to a quarter", function ()
-    local function most() return 0 end
-    assert.equal(0.5, headers.back_off(0, { draw = most }))
-    assert.equal(4, headers.back_off(3, { draw = most }))
-    assert.equal(10, headers.back_off(2 ^ 53, { draw = most }))
-    assert.equal(7.5, headers.back_off(9, { draw = function () return 1 end }))
-    assert.equal(0, headers.back_off(5, { initial = 0 }))
-    assert.has_error(function () headers.back_off(-1) end,
-      "back_off: a whole number from 0 expected, got -1")
-    assert.has_error(function () headers.back_off(0 / 0) end)
-  end)
 end)

@@ -1,7 +1,7 @@
 --- Headers: what a server's answer says about when to call again.
 ---
----     local wait_s = headers.delay(answer.headers, { max = 300 })
----     if headers.should_retry(answer, { method = "GET" }) then neap.sleep(wait_s or 1) end
+---     local wait_s = headers.delay(answer.headers, { max = 300 }) or backoff:delay(attempt)
+---     if headers.should_retry(answer, { method = "GET" }) then neap.sleep(wait_s) end
 ---
 --- What comes from outside may be anything: it is read or it is not, which is nil, and nothing here
 --- raises an error about it. Reading takes time in proportion to its length. Headers are a list of
@@ -189,22 +189,6 @@ function headers.delay(fields, options)
   local seconds = headers.retry_after_ms(headers.get(fields, "retry-after-ms"))
     or text and read_retry_after(text, options)
   return seconds and min(seconds, options.max or huge) or options.default
-end
-
---- How long to wait when they do not say: `initial` seconds, doubled for each attempt up to `max`,
---- less up to a quarter, by chance, so that not all come back at once.
----@param attempt integer  from 0
----@param options? { initial: number?, max: number?, draw: (fun(): number)? }  0.5 s and 10 s unless
----  told; draw: instead of math.random, from 0 to 1
----@return number seconds  0 when a bound is not above 0
-function headers.back_off(attempt, options)
-  if type(attempt) ~= "number" or not (attempt >= 0) or attempt % 1 ~= 0 then
-    error("back_off: a whole number from 0 expected, got " .. tostring(attempt), 2)
-  end
-  options = options or {}
-  local initial, most = options.initial or 0.5, options.max or 10
-  if not (initial > 0 and most > 0) then return 0 end
-  return min(initial * 2 ^ min(attempt, 1000), most) * (1 - (options.draw or math.random)() / 4)
 end
 
 -- ---- whether to call again --------------------------------------------------------------------

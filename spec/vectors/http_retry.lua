@@ -1,4 +1,5 @@
 --- Whether and when to repeat a request, from its answer's status and headers.
+local backoff = require "neap.backoff"
 local cjson = require "cjson"
 local harness = require "spec.vectors.harness"
 local headers = require "neap.headers"
@@ -26,16 +27,16 @@ local fns = {}
 
 --- Both ends and whatever chance has in between.
 function fns.retry_delay(args, expected)
+  local delay
   for i = 0, DRAWS do
-    local delay = headers.back_off(args.attempt, {
-      initial = seconds(args.initial_ms), max = seconds(args.max_ms),
-      draw = function () return i / DRAWS end,
-    })
-    harness.expect("draw " .. i / DRAWS, expected, delay * 1000)
+    local policy = backoff {
+      preset = "foundation_http", base = seconds(args.initial_ms), cap = seconds(args.max_ms),
+      random = function () return i / DRAWS end,
+    }
+    delay = policy:delay(args.attempt) * 1000
+    harness.expect("draw " .. i / DRAWS, expected, delay)
   end
-  return headers.back_off(args.attempt, {
-    initial = seconds(args.initial_ms), max = seconds(args.max_ms),
-  }) * 1000
+  return delay
 end
 
 function fns.retryable_status(args) return headers.rules():retryable(args.status) end
