@@ -99,6 +99,7 @@ describe("a back-off", function ()
   it("is a multiple of its grid", function ()
     local policy = backoff { base = "3ms", jitter = "range 0.5..0.5", grid = "1ms" }
     assert.equal(0.002, policy:delay(0))
+    assert.equal(0.002, backoff { base = "1.5ms", grid = "1ms" }:delay(0))
     assert.equal(0.001, backoff { base = "1ms", jitter = "range 0.4..0.6", grid = "1ms",
       random = at(0.5) }:delay(0))
   end)
@@ -140,7 +141,9 @@ describe("a back-off", function ()
       [{ base = 1, jiter = "full" }] = "did you mean 'jitter'?",
       [{ base = 1, seed = -1 }] = "seed: a whole number",
       [{ base = 1, random = 0.5 }] = "random: a function expected",
-      [{ base = 0.0015, grid = "1ms" }] = "base: a multiple of the grid expected",
+      [{ base = 0.0015, grid = "1ms", strict = true }] = "base: a multiple of the grid expected",
+      [{ base = 2, cap = 1, strict = true }] = "cap: not less than the base expected",
+      [{ base = 2, strict = 1 }] = "strict: true or false expected",
       [{ base = 1, grid = 0 }] = "grid: a duration above 0 expected",
       [{ preset = "botcore" }] = "did you mean 'botocore'?",
     }

@@ -34,8 +34,8 @@ local LAST_ATTEMPT = 2 ^ 53
 local CURVES = {
   constant = C.NEAP_CONSTANT, linear = C.NEAP_LINEAR, exponential = C.NEAP_EXPONENTIAL,
 }
-local OPTIONS = { "preset", "curve", "base", "step", "factor", "cap", "jitter", "grid", "seed",
-  "random" }
+local OPTIONS = { "preset", "curve", "base", "step", "factor", "cap", "jitter", "grid", "strict",
+  "seed", "random" }
 
 --- What other systems do, under their names.
 local PRESETS = {
@@ -136,6 +136,21 @@ local function read_preset(name, level)
     table.concat(names, ", ")), tostring(name), names)), level + 1)
 end
 
+local function check_strictly(value, strict, level)
+  if type(strict) ~= "boolean" then
+    refuse("strict: true or false expected, got " .. tostring(strict), level + 1)
+  end
+  for _, name in ipairs { "base", "step", "cap" } do
+    local ns = value[name .. "_ns"]
+    if strict and value.grid_ns and ns and ns ~= huge and ns % value.grid_ns ~= 0 then
+      refuse(name .. ": a multiple of the grid expected", level + 1)
+    end
+  end
+  if strict and value.cap_ns < value.base_ns then
+    refuse("cap: not less than the base expected", level + 1)
+  end
+end
+
 ---@return neap.backoff.Value
 local function read_options(options, level)
   for name in pairs(options) do
@@ -159,12 +174,7 @@ local function read_options(options, level)
   if value.grid_ns == 0 or value.grid_ns == huge then
     refuse("grid: a duration above 0 expected", level + 1)
   end
-  for _, name in ipairs { "base_ns", "step_ns", "cap_ns" } do
-    local ns = value[name]
-    if value.grid_ns and ns and ns ~= huge and ns % value.grid_ns ~= 0 then
-      refuse(("%s: a multiple of the grid expected"):format((name:gsub("_ns$", ""))), level + 1)
-    end
-  end
+  if options.strict ~= nil then check_strictly(value, options.strict, level + 1) end
   return value
 end
 
@@ -316,6 +326,7 @@ end
 ---            has none unless told, or with decorrelated jitter itself
 ---   jitter   see above; "none" unless told
 ---   grid     delays are multiples of it, half of it rounded up
+---   strict   true: a cap below the base, and what is no multiple of the grid, are mistakes
 ---   seed     a whole number: all draws can be had again, in the same order
 ---   random   fn(): a draw from 0 to 1, in place of the generator
 ---

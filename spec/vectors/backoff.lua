@@ -29,7 +29,7 @@ function suite.make(given, dialect)
   else
     options.jitter = given.jitter and { given.jitter, amount }
   end
-  if dialect == "foundation" then options.grid = "1ms" end
+  if dialect == "foundation" then options.grid, options.strict = "1ms", true end
   return backoff(options)
 end
 

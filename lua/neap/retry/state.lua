@@ -1,0 +1,169 @@
+--- The state of one run of a retry: how far it is, and whether it goes on.
+---
+--- Whoever runs calls by himself goes by steps; nothing here waits:
+---
+---     local state = retry:begin()
+---     while true do
+---       local outcome = neap.retry.outcome(fetch(url))        -- or neap.retry.raised(err, trace)
+---       local delay, why = retry:step(state, outcome)
+---       if not delay then break end                           -- why: see below
+---       my_loop_sleeps(delay)
+---     end
+---
+--- Limits are looked at before a wait, not after: who could not call again in time is told at once.
+--- A success is a success, however late.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local classify = require "neap.classify"
+local limiter = require "neap.limiter"
+local rounds = require "neap.runtime.rounds"
+local runtime = require "neap.runtime"
+
+local error, setmetatable, tonumber = error, setmetatable, tonumber
+local tostring, type = tostring, type
+local max, min = math.max, math.min
+local current = runtime.current
+
+local NEVER = C.neap_never
+local HORIZON_S = tonumber(C.neap_horizon) / 1e9
+local instant = ffi.typeof "int64_t"
+
+---@class neap.retry.State
+---@field policy neap.Retry
+---@field attempt integer        the number of the call, from 0
+---@field began ffi.cdata*       ns: when the first call could go
+---@field progressed ffi.cdata*  ns: when it last got anywhere
+---@field gives_up_at ffi.cdata* ns: the overall deadline
+---@field deadline ffi.cdata*    ns: that, or when max_elapsed is over; for limiters
+---@field classify neap.Classifier
+---@field previous number?       the delay before, without hints
+---@field fields table?          for events
+---@field last neap.Outcome?
+local state = {}
+state.__index = state
+
+local function earlier(a, b) return a < b and a or b end
+
+--- An instant in ns: of the clock in use, or seconds that the host tells.
+local function at_ns(now, level)
+  if now == nil then return current().now_ns() end
+  if ffi.istype("int64_t", now) then return now end
+  if type(now) ~= "number" or not (now >= 0) then
+    error("now: an instant expected, as neap.now() gives it, got " .. tostring(now), level + 1)
+  end
+  return rounds.ns(now, level + 1)
+end
+
+---@param policy neap.Retry
+---@param given table?  timeout, deadline, classify, fields
+---@param now any
+---@param level integer
+---@return neap.retry.State
+function state.new(policy, given, now, level)
+  now = at_ns(now, level + 1)
+  local gives_up_at = limiter.deadline_of(given, now, level + 1)
+  local over = policy.max_elapsed and now + policy.max_elapsed or NEVER
+  return setmetatable({
+    policy = policy, attempt = 0, began = now, progressed = now, gives_up_at = gives_up_at,
+    deadline = earlier(gives_up_at, over), classify = given and given.classify or policy.classify,
+    fields = given and given.fields,
+  }, state)
+end
+
+--- It got somewhere: the progress timeout begins anew. For the call itself.
+---@param now? number|ffi.cdata*
+function state:progress(now) self.progressed = at_ns(now, 2) end
+
+--- Seconds until the deadline, for a call's own timeout; math.huge when there is none.
+---@param now? number|ffi.cdata*
+---@return number
+function state:remaining(now)
+  if self.deadline == NEVER then return math.huge end
+  return max(tonumber(self.deadline - at_ns(now, 2)) / 1e9, 0)
+end
+
+--- Seconds since it began.
+---@param now? number|ffi.cdata*
+---@return number
+function state:elapsed(now) return tonumber(at_ns(now, 2) - self.began) / 1e9 end
+
+-- ---- limits -----------------------------------------------------------------------------------
+
+--- Would a call at `at` come too late? What it would break.
+local function broken(self, attempt, at)
+  local policy = self.policy
+  if policy.progress_timeout and attempt > 0 and at - self.progressed > policy.progress_timeout then
+    return "progress_timeout"
+  elseif policy.max_elapsed and at - self.began > policy.max_elapsed then
+    return "max_elapsed"
+  elseif attempt > 0 and at >= self.gives_up_at then
+    return "timeout"
+  end
+end
+
+--- Has it not got anywhere for longer than the progress timeout? Never during the first call.
+---@param now? number|ffi.cdata*
+---@return boolean
+function state:stalled(now)
+  local timeout = self.policy.progress_timeout
+  return timeout and self.attempt > 0 and at_ns(now, 2) - self.progressed > timeout or false
+end
+
+--- What a call now would break, nil when it may go. It may have been woken late.
+---@param now? number|ffi.cdata*
+---@return "progress_timeout"|"max_elapsed"|"timeout"|nil
+function state:late(now) return broken(self, self.attempt, at_ns(now, 2)) end
+
+-- ---- steps ------------------------------------------------------------------------------------
+
+--- What the classifier says about an outcome; it is asked once.
+---@param outcome neap.Outcome
+---@return "retry"|"stop"|nil
+---@return number? hint
+function state:judge(outcome)
+  if not outcome.judged then
+    outcome.judged = true
+    outcome.verdict, outcome.hint = classify.read(self.classify(outcome))
+  end
+  return outcome.verdict, outcome.hint
+end
+
+--- How long to wait: the curve's delay, or what the other side says.
+local function delay_of(self, hint)
+  local policy = self.policy
+  local curve = policy.backoff:delay(self.attempt, self.previous)
+  self.previous = curve
+  if not hint or policy.hint == "ignore" then return curve end
+  hint = min(hint, policy.hint_max)
+  return policy.hint == "at_least" and max(hint, curve) or hint
+end
+
+--- A call has ended: what now?
+---@param outcome neap.Outcome
+---@param now? number|ffi.cdata*
+---@return number? delay_s  until the next call; state.attempt is its number then
+---@return string? why      "success"; "stop", by the classifier; "max_attempts"; "max_elapsed",
+---"timeout" (the deadline), "progress_timeout": the next call would come too late; "budget";
+---"cancelled"
+function state:step(outcome, now)
+  now = at_ns(now, 2)
+  self.last = outcome
+  outcome.attempt, outcome.elapsed = self.attempt, tonumber(now - self.began) / 1e9
+  local policy = self.policy
+  if outcome.raised and policy.exceptions == "pass" then
+    return nil, "stop"
+  elseif outcome.err == "cancelled" and not outcome.raised then
+    return nil, "cancelled"
+  elseif self.attempt + 1 >= policy.max_attempts then
+    return nil, outcome.ok and outcome.verdict ~= "retry" and "success" or "max_attempts"
+  end
+  local verdict, hint = self:judge(outcome)
+  if verdict ~= "retry" then return nil, outcome.ok and "success" or "stop" end
+  local delay = delay_of(self, hint)
+  local why = broken(self, self.attempt + 1, now + instant(min(delay, HORIZON_S) * 1e9 + 0.5))
+  if why then return nil, why end
+  self.attempt = self.attempt + 1
+  return delay
+end
+
+return state
