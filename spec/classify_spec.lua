@@ -40,6 +40,29 @@ describe("a classifier", function ()
     assert.same({}, verdict(lost, outcome "timeout"))
   end)
 
+  it("reads what HTTP says", function ()
+    local http = classify.http { method = "GET", now = 1000 }
+    local function response(status, fields) return outcome { status = status, headers = fields } end
+    assert.same({ "retry" }, verdict(http, response(503)))
+    assert.same({ "retry", 7 }, verdict(http, response(429, { ["Retry-After"] = "7" })))
+    assert.same({ "retry", 0.25 }, verdict(http, response(503, { ["retry-after-ms"] = "250" })))
+    assert.same({ "retry", 5 },
+      verdict(http, response(503, { { "retry-after", "Thu, 01 Jan 1970 00:16:45 GMT" } })))
+    assert.same({ "retry" }, verdict(http, response(503, { ["retry-after"] = "soon" })))
+    assert.same({ "retry" }, verdict(http, response(404, { ["x-should-retry"] = "true" })))
+    assert.same({ "stop" }, verdict(http, response(503, { ["x-should-retry"] = "false" })))
+    assert.same({ "retry" }, verdict(http, outcome(nil, { status = 500 })))
+    assert.same({ "retry" }, verdict(http, outcome(503)))
+    for _, of in ipairs { response(200), response(404), outcome(nil, "reset"), outcome "200" } do
+      assert.same({}, verdict(http, of))
+    end
+    assert.same({}, verdict(classify.http { method = "POST" }, response(503)))
+    assert.same({ "retry" },
+      verdict(classify.http { method = "POST", idempotent = true }, response(503)))
+    assert.same({ "retry", 2 }, verdict(classify.http { max = 2 },
+      response(429, { ["retry-after"] = "99" })))
+  end)
+
   it("is composed of others", function ()
     local yes, no, none = fixed("retry", 2), fixed "stop", fixed(nil)
     local late = fixed("retry", 5)
@@ -61,6 +84,9 @@ describe("a classifier", function ()
       end,
       ["match: a pattern expected, got nothing"] = function () return classify.match(), nil end,
       ["match: a pattern expected, got 7"] = function () return classify.match(7), nil end,
+      ["http: option 'methode' is not known (did you mean 'method'?)"] = function ()
+        return classify.http { methode = "GET" }, nil
+      end,
       ["any: a list of classifiers expected, got an empty one"] = function ()
         return classify.any {}, nil
       end,

@@ -15,6 +15,7 @@
 --- true is "retry", and false is "stop". It is asked about successes, too: an HTTP response with
 --- status 503 is one for Lua.
 local grammar = require "neap.grammar"
+local headers = require "neap.headers"
 
 local error, ipairs, pairs = error, ipairs, pairs
 local tostring, type = tostring, type
@@ -92,6 +93,40 @@ function classify.status(statuses)
   return function (outcome)
     local status = status_of(outcome)
     if status and set[status] then return "retry", outcome:field "retry_after" end
+    return nil
+  end
+end
+
+local HTTP = { "method", "rules", "idempotent", "now", "dialect", "max" }
+
+--- As HTTP has it, for a response as a result or as an error: { status = 503, headers = … }, or a
+--- status alone. An x-should-retry decides; without one the rules for the status do. The hint is
+--- what retry-after-ms or Retry-After say. No opinion of what is no response, or is not worth it.
+---@param options? table  of neap.headers: method, rules, idempotent; now, dialect, max
+---@return neap.Classifier
+function classify.http(options)
+  if options ~= nil and type(options) ~= "table" then
+    refuse("http: a table expected, got " .. tostring(options), 2)
+  end
+  for name in pairs(options or {}) do
+    local known = false
+    for _, each in ipairs(HTTP) do known = known or each == name end
+    if not known then
+      refuse((grammar.suggest(("http: option '%s' is not known"):format(tostring(name)),
+        tostring(name), HTTP)), 2)
+    end
+  end
+  options = options or {}
+  local reading = { now = options.now, dialect = options.dialect, max = options.max }
+  return function (outcome)
+    if not status_of(outcome) then return nil end
+    local response = outcome.ok and outcome.value or outcome.err
+    local fields = type(response) == "table" and response.headers or nil
+    if headers.should_retry(response, options) then
+      return "retry", fields and headers.delay(fields, reading)
+    elseif fields and headers.says_retry(headers.get(fields, "x-should-retry")) == false then
+      return "stop"
+    end
     return nil
   end
 end

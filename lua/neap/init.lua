@@ -13,6 +13,8 @@ return {
   breakers = require "neap.breakers",
   pause = require "neap.pause",
   backoff = require "neap.backoff",
+  retry = require "neap.retry",
+  classify = require "neap.classify",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",
   per_key = require "neap.per_key",
