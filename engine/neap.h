@@ -336,6 +336,38 @@ struct neap_random { uint64_t state; };
 uint64_t neap_random_next(struct neap_random *r);
 double neap_random_unit(struct neap_random *r);   /* from 0, below 1 */
 
+/* ==== ring 0: budget, attempts besides the first ======================================== */
+
+enum { NEAP_TOKENS = 1, NEAP_SHARE };
+enum { NEAP_SLICES = 17 };
+
+/* Shared by all calls that may be repeated or hedged. One owner at a time. */
+struct neap_budget {
+	int32_t rule;
+	int64_t tokens, most;   /* TOKENS, in thousandths; begins full */
+	int64_t above;          /* TOKENS: only while there are more than this */
+	double share;           /* SHARE: extra attempts for each first call */
+	int64_t least;          /* SHARE: and this many in any case */
+	neap_ns slice_ns;       /* SHARE: a 16th of the period */
+	int64_t newest;         /* the slice that it is in, of all since the clock's 0 */
+	int64_t calls[NEAP_SLICES], extras[NEAP_SLICES];
+};
+
+/* most and above in thousandths, above from 0 to most, up to 2^50. NEAP_ERANGE otherwise. */
+int neap_budget_tokens(struct neap_budget *b, int64_t most, int64_t above);
+/* In any period_ns (from 1, rounded up to a multiple of 16) at most 'share' (0 to 1e6) times the
+ * first calls, plus 'least' (0 to 2^50). NEAP_ERANGE otherwise. It may refuse what a 16th of the
+ * period later it would not. */
+int neap_budget_share(struct neap_budget *b, double share, int64_t least, neap_ns period_ns);
+/* A first call begins. */
+void neap_budget_call(struct neap_budget *b, neap_ns now);
+/* 1: another attempt may begin, and is paid for; 0: it may not. 'cost' in thousandths, for TOKENS. */
+int neap_budget_take(struct neap_budget *b, int64_t cost, neap_ns now);
+/* TOKENS: more, up to most, or fewer, down to 0; up to 2^50 thousandths. */
+void neap_budget_add(struct neap_budget *b, int64_t amount);
+/* Thousandths of tokens; or attempts. */
+int64_t neap_budget_left(struct neap_budget *b, neap_ns now);
+
 /* ==== ring 0: limiter, the tagged union and all-of ====================================== */
 
 enum {

@@ -67,4 +67,15 @@ describe("an example", function ()
     assert.equal(" 66.4 s  closed    limit 2", lines[#lines])
     assert.equal(8, #lines)
   end)
+
+  it("tries again when it is told to, and asks a second mirror when the first is slow", function ()
+    assert.same({
+      "  0.00 s  call 0: 503",
+      "  0.20 s  call 1: 429",
+      "  7.20 s  call 2: 503",
+      "  8.00 s  call 3: 200",
+      "hello 2 tokens left",
+      "mirror 2 8.15 s",
+    }, run "examples/retry.lua")
+  end)
 end)

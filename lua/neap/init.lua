@@ -14,6 +14,8 @@ return {
   pause = require "neap.pause",
   backoff = require "neap.backoff",
   retry = require "neap.retry",
+  budget = require "neap.budget",
+  hedge = require "neap.hedge",
   classify = require "neap.classify",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",

@@ -17,6 +17,7 @@
 --- error. Durations are seconds.
 local C = require "neap.engine"
 local backoff = require "neap.backoff"
+local budget = require "neap.budget"
 local classify = require "neap.classify"
 local events = require "neap.events"
 local grammar = require "neap.grammar"
@@ -33,8 +34,8 @@ local huge, max = math.huge, math.max
 local current = runtime.current
 
 local OPTIONS = { "preset", "name", "backoff", "max_attempts", "max_retries", "max_elapsed",
-  "progress_timeout", "hint", "hint_max", "classify", "exceptions", "before", "limiter",
-  "in_flight", "enabled" }
+  "progress_timeout", "hint", "hint_max", "hint_over", "classify", "exceptions", "before",
+  "budget", "limiter", "in_flight", "enabled" }
 local RUN = { "classify", "timeout", "deadline", "fields", "cost" }
 local HINTS = { "replace", "at_least", "ignore" }
 local EXCEPTIONS = { "raise", "return", "pass" }
@@ -45,6 +46,7 @@ local MOST = 2 ^ 53
 --- What other systems do, under their names.
 local PRESETS = {
   throttle_net = { backoff = { preset = "throttle_net" }, max_attempts = 5 },
+  botocore = { backoff = { preset = "botocore" }, max_attempts = 3 },
   foundation_policy = { backoff = { preset = "foundation_policy" }, max_retries = 0,
     classify = classify.never },
   foundation_handler = { backoff = { preset = "foundation_handler" }, max_retries = huge,
@@ -61,6 +63,8 @@ local PRESETS = {
 ---@field progress_timeout ffi.cdata*?  ns
 ---@field hint "replace"|"at_least"|"ignore"
 ---@field hint_max number               seconds
+---@field hint_over number              seconds
+---@field budget neap.Budget?
 ---@field classify neap.Classifier
 ---@field exceptions "raise"|"return"|"pass"
 ---@field before (fun(try: neap.retry.State))?
@@ -181,12 +185,17 @@ local function make(options, level)
   self.max_elapsed = duration(options, "max_elapsed", 0, level + 1)
   self.progress_timeout = duration(options, "progress_timeout", 1, level + 1)
   self.hint = word(options, "hint", HINTS, level + 1)
-  local hint_max = options.hint_max ~= huge and duration(options, "hint_max", 0, level + 1)
-  self.hint_max = options.hint_max == nil and HINT_MAX_S or hint_max and tonumber(hint_max) / 1e9
-    or huge
+  local most, over = duration(options, "hint_max", 0, level + 1), duration(options, "hint_over", 0,
+    level + 1)
+  self.hint_max = most and tonumber(most) / 1e9 or options.hint_max and huge or HINT_MAX_S
+  self.hint_over = over and tonumber(over) / 1e9 or huge
   self.classify = of_type(options, "classify", "function", level + 1) or classify.failure
   self.exceptions = word(options, "exceptions", EXCEPTIONS, level + 1)
   self.before = of_type(options, "before", "function", level + 1)
+  self.budget = options.budget
+  if options.budget ~= nil and not budget.is(options.budget) then
+    refuse("budget: one made by neap.budget expected, got " .. tostring(options.budget), level + 1)
+  end
   read_limits(self, options, level + 1)
   return setmetatable(self, retry)
 end
@@ -324,16 +333,18 @@ end
 ---   hint          what the other side says about when: "replace"s the curve's delay (unless told),
 ---                 "at_least" so long, or "ignore"
 ---   hint_max      and never longer than this: 300 s unless told, math.huge: no limit
+---   hint_over     nor longer than the curve's delay and this; no limit unless told
 ---   classify      which outcomes are tried again: see neap.classify
 ---   exceptions    an error that a call raises is a failure, and in the end "raise"d again (unless
 ---                 told), or "return"ed: nil and a value with its traceback; "pass": it is the end
 ---   before        fn(try), before each call
+---   budget        one of neap.budget, shared with others: without its leave no call is repeated
 ---   limiter       each call waits in its line, until the run's deadline, and tells how it ended
 ---   in_flight     at most so many calls at once, of all runs
 ---   enabled       false: one call
 ---   name          in events
----   preset        throttle_net, foundation_policy, foundation_handler or foundation_config: what
----                 it does; the other options change that
+---   preset        throttle_net, botocore, foundation_policy, foundation_handler or
+---                 foundation_config: what it does; the other options change that
 ---@overload fun(options?: table): neap.Retry
 local module = { of = make, outcome = outcomes.of, raised = outcomes.of_error, presets = PRESETS }
 

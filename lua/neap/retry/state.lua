@@ -37,6 +37,7 @@ local instant = ffi.typeof "int64_t"
 ---@field deadline ffi.cdata*    ns: that, or when max_elapsed is over; for limiters
 ---@field classify neap.Classifier
 ---@field previous number?       the delay before, without hints
+---@field paid number?           what the budget took for this call
 ---@field fields table?          for events
 ---@field last neap.Outcome?
 local state = {}
@@ -61,6 +62,7 @@ end
 ---@return neap.retry.State
 function state.new(policy, given, now, level)
   now = at_ns(now, level + 1)
+  if policy.budget then policy.budget:call() end
   local gives_up_at = limiter.deadline_of(given, now, level + 1)
   local over = policy.max_elapsed and now + policy.max_elapsed or NEVER
   return setmetatable({
@@ -134,8 +136,17 @@ local function delay_of(self, hint)
   local curve = policy.backoff:delay(self.attempt, self.previous)
   self.previous = curve
   if not hint or policy.hint == "ignore" then return curve end
-  hint = min(hint, policy.hint_max)
+  hint = min(hint, policy.hint_max, curve + policy.hint_over)
   return policy.hint == "at_least" and max(hint, curve) or hint
+end
+
+--- Tell the budget how a call ended.
+local function account(self, outcome, verdict)
+  if verdict == "retry" then
+    self.policy.budget:failed()
+  elseif outcome.ok then
+    self.policy.budget:success(self.paid)
+  end
 end
 
 --- A call has ended: what now?
@@ -149,19 +160,28 @@ function state:step(outcome, now)
   now = at_ns(now, 2)
   self.last = outcome
   outcome.attempt, outcome.elapsed = self.attempt, tonumber(now - self.began) / 1e9
-  local policy = self.policy
+  local policy, budget = self.policy, self.policy.budget
   if outcome.raised and policy.exceptions == "pass" then
     return nil, "stop"
   elseif outcome.err == "cancelled" and not outcome.raised then
     return nil, "cancelled"
-  elseif self.attempt + 1 >= policy.max_attempts then
-    return nil, outcome.ok and outcome.verdict ~= "retry" and "success" or "max_attempts"
   end
-  local verdict, hint = self:judge(outcome)
-  if verdict ~= "retry" then return nil, outcome.ok and "success" or "stop" end
+  local is_last = self.attempt + 1 >= policy.max_attempts
+  if not is_last or budget then self:judge(outcome) end
+  local verdict, hint = outcome.verdict, outcome.hint
+  if budget then account(self, outcome, verdict) end
+  if verdict ~= "retry" and (outcome.ok or not is_last) then
+    return nil, outcome.ok and "success" or "stop"
+  elseif is_last then
+    return nil, "max_attempts"
+  end
   local delay = delay_of(self, hint)
   local why = broken(self, self.attempt + 1, now + instant(min(delay, HORIZON_S) * 1e9 + 0.5))
   if why then return nil, why end
+  if budget then
+    self.paid = budget:take(outcome)
+    if not self.paid then return nil, "budget" end
+  end
   self.attempt = self.attempt + 1
   return delay
 end
