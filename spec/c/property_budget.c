@@ -106,7 +106,8 @@ static void a_clock_steps_back(struct dice *d)
 	neap_budget_share(&b, 0.5, 0, 1600);
 	for (int i = 0; i < 4; i++)
 		neap_budget_call(&b, 10000);
-	if (!neap_budget_take(&b, 0, 9000) || !neap_budget_take(&b, 0, 100) ||
+	if (!neap_budget_take(&b, 0, 9000) || neap_budget_left(&b, 100) != 1 ||
+	    neap_budget_left(&b, 10000) != 1 || !neap_budget_take(&b, 0, 100) ||
 	    neap_budget_take(&b, 0, 9000) || neap_budget_take(&b, 0, 10000))
 		trial_fail("not two of four");
 	if (neap_budget_left(&b, neap_horizon - 1))
