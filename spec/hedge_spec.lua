@@ -1,3 +1,4 @@
+local breaker = require "neap.breaker"
 local budget = require "neap.budget"
 local classify = require "neap.classify"
 local events = require "neap.events"
@@ -101,7 +102,7 @@ describe("a hedge", function ()
       table.concat({ unpack(log, 3) }, " "):gsub("3: 2 is cancelled 3: 1 is cancelled",
         "3: 1 is cancelled 3: 2 is cancelled"))
     for _, when in ipairs { 0, 0.5, 1.5 } do
-      local answer
+      local answer, ended
       rt.run(function ()
         local task = rt.spawn(function ()
           answer = { race:run(script { { 9, "a" }, { 9, "b" } }) }
@@ -111,8 +112,10 @@ describe("a hedge", function ()
         task:cancel()
         task:join()
         assert.equal(began, rt.now())
+        ended = began
       end)
       if when > 0 then assert.same({ nil, "cancelled" }, answer) end
+      assert.equal(ended, rt.now())            -- nothing is left that waits
     end
   end)
 
@@ -122,6 +125,7 @@ describe("a hedge", function ()
     assert.error_matches(function ()
       rt.run(function () race:run(function () return places:acquire() end) end)
     end, "deadlock")
+    assert.equal(1, rt.now())
     held:release()
   end)
 
@@ -144,6 +148,29 @@ describe("a hedge", function ()
     assert.matches("cost", err)
   end)
 
+  it("says of a call that was cancelled nothing to its limiter, and to nobody else", function ()
+    local brake, asked = breaker { failures = 1 }, 0
+    local race = hedge { after = 1, limiter = brake, classify = function (outcome)
+      asked = asked + 1
+      return not outcome.ok
+    end }
+    run(race, script { { 9, "a" }, { 1, "b" } })
+    assert.same({ 0, "closed", 1 }, { brake:failures(), brake:state(), asked })
+    run(race, script { { 0.5, nil, "no" }, { 1, "b" } })
+    assert.equal("open", brake:state())
+    local answer = run(race, script { { 1, "a" } })
+    assert.same({ nil, "open" }, { answer[1], answer[2] })
+  end)
+
+  it("asks a limiter no more that has refused", function ()
+    local line, started = throttle "1/100s burst 1", nil
+    local stop = events.tap(function (event) started = event.started end, { "hedge.stop" })
+    local race = hedge { after = 1, most = 4, limiter = line }
+    assert.same({ "a" }, run(race, script { { 9, "a" } }, { timeout = 20 }))
+    stop()
+    assert.equal(2, started)
+  end)
+
   it("asks the budget for each call but the first", function ()
     local purse = budget { preset = "s3_transfer" }
     local race = hedge { after = 1, budget = purse }
@@ -154,6 +181,12 @@ describe("a hedge", function ()
     assert.equal(2, #log)                        -- no second one
     for _ = 1, 9 do run(race, script { { 0.1, "a" } }) end
     assert.near(1, purse:left(), 1e-9)
+    purse = budget { tokens = 100, cost = 14, success = 1, refund = true }
+    race = hedge { after = 1, budget = purse }
+    run(race, script { { 9, "a" }, { 1, "b" } })
+    assert.equal(100, purse:left())
+    run(race, script { { 2, "a" }, { 9, "b" } })
+    assert.equal(87, purse:left())
   end)
 
   it("tells what happens", function ()

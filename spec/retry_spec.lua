@@ -46,6 +46,13 @@ describe("a retry", function ()
     assert.same({ 0, 1, 3, 7 }, log)
   end)
 
+  it("goes on from the delay before when its jitter is decorrelated", function ()
+    local policy = retry { backoff = { base = 0.1, cap = 10, jitter = "decorrelated",
+      random = function () return 0.5 end } }
+    run(policy, script { FAILED, FAILED, DONE })
+    assert.same({ 0, 0.2, 0.55 }, log)         -- of 0.1 to 0.3, and of 0.1 to 0.6
+  end)
+
   it("answers what the last call did", function ()
     local policy = retry { backoff = "1s", max_attempts = 3 }
     local answer = run(policy, script { { nil, "first" }, { nil, "second" }, FAILED })
