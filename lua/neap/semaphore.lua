@@ -55,7 +55,10 @@ end
 
 --- Permits that are out.
 ---@return integer
-function semaphore:in_use() return tonumber(self.leaf.as.semaphore.in_use) end
+function semaphore:in_use()
+  local leaf = self.leaf   -- the word itself may be held by another thread
+  return tonumber(leaf.as.semaphore.limit - C.neap_limiter_available(leaf, 0))
+end
 
 --- Permits there are.
 ---@return integer

@@ -25,9 +25,11 @@ enum { PEOPLE = 4000, SMALL = 512, PAGE = 4096 };
 void *__real_aligned_alloc(size_t line, size_t size);
 void *__real_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
 int __real_munmap(void *at, size_t size);
+#pragma GCC visibility push(default)   /* or a sanitizer's library does not link */
 void *__wrap_aligned_alloc(size_t line, size_t size);
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int file, off_t offset);
 int __wrap_munmap(void *at, size_t size);
+#pragma GCC visibility pop
 
 static int stingy;       /* of 100 allocations so many fail */
 static struct dice luck;
