@@ -14,6 +14,9 @@
  *          So the instant is exact for a line on one rate, and otherwise never later than the
  *          truth, unless someone before me gives up.
  *
+ *          Of a queue (predict_in) that is its head and those of one's own flow: others may go
+ *          before or not, which depends on who comes.
+ *
  * A term that turns away is not waited for: a breaker that is open, unless it was made to be
  * waited for, and a table with no room for another key.
  */
@@ -132,6 +135,74 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *
 			latest = at;
 			*bound = i;
 		}
+	}
+	return latest;
+}
+
+int32_t neap_term_at(const struct neap_lines *s, const struct neap_asked *a, uint32_t post)
+{
+	int32_t any = -1;
+	for (int32_t i = a->faces->count - 1; i >= 0; i--) {
+		if (!a->cost[a->faces->terms[i].cost])
+			continue;
+		if (post && neap_post_of(s, a, i) == post)
+			return i;
+		any = i;
+	}
+	return any;
+}
+
+/* How many of other lines stand before term i, or hold up whoever asks 'c' of it. */
+static int64_t others_ahead(const struct neap_lines *s, const struct neap_asked *a, int32_t i,
+			    int64_t c, const struct neap_line *own, neap_ns now)
+{
+	uint32_t post = neap_post_of(s, a, i);
+	int64_t count = post ? neap_post_at(s, post)->waiting : 0;
+	if (own && own->post && own->post == post)
+		count -= own->count;
+	const struct neap_line *urgent = s->urgent ? neap_line_of(s, s->urgent) : NULL;
+	if (urgent && urgent != own && urgent->post != post &&
+	    lets_pass(s, a, i, c, UINT64_MAX, now) > now)
+		count++;
+	return count;
+}
+
+neap_ns neap_lines_predict_in(const struct neap_lines *s, const struct neap_asked *a,
+			      const struct neap_before *b, neap_ns now, int32_t *bound,
+			      int64_t *ahead)
+{
+	const struct neap_line *own = b->line ? neap_line_at(s, b->line) : NULL;
+	neap_ns latest = now;
+	*ahead = b->count;
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		const struct neap_term *t = &a->faces->terms[i];
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		if (!c)
+			continue;
+		uint32_t post = neap_post_of(s, a, i);
+		const struct neap_post *p = post ? neap_post_at(s, post) : NULL;
+		neap_sum queued = p ? p->queued : 0;
+		for (int32_t n = i; n < next; n++)
+			queued += b->queued[a->faces->terms[n].cost] * a->faces->terms[n].multiplier;
+		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
+		neap_ns at = neap_limiter_after(t->limiter, before, c, now);
+		/* who is first only because the queue has stepped back was not told when */
+		const struct neap_line *first =
+			p && p->first && post != b->left ? neap_line_at(s, p->first) : NULL;
+		if (first && at < p->due && first->alone && !wanted(s, a, i, first->node.arrival))
+			at = p->due;
+		int64_t others = others_ahead(s, a, i, c, own, now);
+		*ahead = others > *ahead ? others : *ahead;
+		if (at > latest) {
+			latest = at;
+			*bound = i;
+		}
+	}
+	const struct neap_post *p = own && own->post ? neap_post_at(s, own->post) : NULL;
+	int told = p && p->first == b->line && (!s->urgent || s->urgent == own->head);
+	if (b->head_goes && told && p->due > latest) {
+		latest = p->due;
+		*bound = neap_term_at(s, a, own->post);
 	}
 	return latest;
 }

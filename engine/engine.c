@@ -36,6 +36,15 @@ static uint32_t costs_in_use(const struct neap_request *r)
 	return tag;
 }
 
+/* Who asks for nothing waits for nobody, in a queue either. */
+static int queues(const struct neap_request *r)
+{
+	for (int32_t i = 0; r->queue && i < r->all->count; i++)
+		if (r->cost[r->all->terms[i].cost])
+			return 1;
+	return 0;
+}
+
 static uint64_t line_tag(const struct neap_request *r)
 {
 	return neap_line_tag(r->all, costs_in_use(r), r->key);
@@ -64,6 +73,10 @@ void neap_engine_peek(struct neap_engine *e, const struct neap_request *r, neap_
 {
 	struct neap_asked asked;
 	now = neap_turn_to(e, now);
+	if (queues(r)) {
+		neap_front_peek(e, r, &asked, a);
+		return;
+	}
 	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
 	ask(e, r, &asked, a);
 }
@@ -72,7 +85,6 @@ void neap_engine_peek(struct neap_engine *e, const struct neap_request *r, neap_
 static void try(struct neap_engine *e, const struct neap_request *r, struct neap_asked *asked,
 		neap_ns now, struct neap_answer *a)
 {
-	now = neap_turn_to(e, now);
 	neap_asked_ready(asked, r->all, r->cost, r->key, now, NEAP_WANT);
 	do
 		ask(e, r, asked, a);   /* again when another thread was faster */
@@ -83,7 +95,11 @@ void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_n
 		     struct neap_answer *a)
 {
 	struct neap_asked asked;
-	try(e, r, &asked, now, a);
+	now = neap_turn_to(e, now);
+	if (queues(r))
+		neap_front_try(e, r, &asked, a);
+	else
+		try(e, r, &asked, now, a);
 	if (r->all->stats)
 		neap_stats_answer(r->all->stats, &asked, a);
 }
@@ -92,6 +108,9 @@ void neap_engine_try(struct neap_engine *e, const struct neap_request *r, neap_n
 static int acquire(struct neap_engine *e, const struct neap_request *r, struct neap_asked *asked,
 		   neap_ns now, struct neap_answer *a)
 {
+	now = neap_turn_to(e, now);
+	if (queues(r))
+		return neap_front_acquire(e, r, asked, a);
 	try(e, r, asked, now, a);
 	if (a->status != NEAP_REFUSED)
 		return NEAP_OK;
@@ -108,14 +127,7 @@ static int acquire(struct neap_engine *e, const struct neap_request *r, struct n
 		a->status = NEAP_QUEUE_FULL;
 		return NEAP_OK;
 	}
-	struct neap_waiter *w = waiter(e, name);
-	for (uint32_t left = costs_in_use(r); left; left &= left - 1)
-		w->cost[neap_next_cost(left)] = r->cost[neap_next_cost(left)];
-	w->deadline = r->deadline;
-	w->state = WAITING;
-	e->stats.waiting++;
-	a->status = NEAP_WAITING;
-	a->ticket = neap_ticket_of(e, name);
+	neap_ticket_wait(e, name, r, a);
 	if (line) {
 		neap_line_join(&e->lines, line, name);
 		neap_turn_arm(e, name);

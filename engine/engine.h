@@ -33,6 +33,11 @@ uint32_t neap_ticket_begin(struct neap_engine *e);
 int64_t neap_ticket_of(struct neap_engine *e, uint32_t name);
 /* Whose ticket it is, ended or not, until it is drained; 0 for one that is unknown. */
 uint32_t neap_ticket_find(struct neap_engine *e, int64_t ticket);
+/* What the next one's arrival will be. */
+uint64_t neap_ticket_arrival(const struct neap_engine *e);
+/* It waits for what 'r' asks, and the answer says so. */
+void neap_ticket_wait(struct neap_engine *e, uint32_t name, const struct neap_request *r,
+		      struct neap_answer *a);
 /* Make a completion of it, now. It stands in no line any more. */
 void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound);
 
@@ -44,6 +49,16 @@ neap_ns neap_turn_to(struct neap_engine *e, neap_ns now);
  * records. */
 void neap_turn_begin_line(struct neap_engine *e, const struct neap_asked *a, uint32_t costs,
 			  uint32_t name, int32_t bound);
+/* Let a line stand before the limiter of a term. 1 when it is first there, and has no due yet. */
+int neap_turn_stand(struct neap_engine *e, uint32_t line, const struct neap_asked *a, int32_t term);
+/* The first at a post is to be asked when _settle comes. */
+void neap_turn_mark(struct neap_engine *e, uint32_t post);
+/* The same, or the post is taken away: the line that was first has left it unasked. */
+void neap_turn_vacated(struct neap_engine *e, uint32_t post);
+/* Those whom the urgent one may hold up, or did, are to be asked. */
+void neap_turn_ask_held_up(struct neap_engine *e);
+/* Nobody is urgent any more. */
+void neap_turn_relieve(struct neap_engine *e);
 /* Set a waiter's timer to what it is to be looked at for next. */
 void neap_turn_arm(struct neap_engine *e, uint32_t name);
 /* Whoever waits for term i of 'a' is to be asked anew, when _settle comes. */
@@ -53,6 +68,22 @@ void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
 void neap_turn_settle(struct neap_engine *e);
 /* End one who waits otherwise than by a grant. */
 void neap_turn_drop(struct neap_engine *e, uint32_t name, int status);
+
+/* ---- front.c ---- */
+
+/* The verbs of neap_engine_..., for requests that name a queue; time has come to e->at. They leave
+ * in 'asked' what they asked. */
+void neap_front_peek(struct neap_engine *e, const struct neap_request *r, struct neap_asked *asked,
+		     struct neap_answer *a);
+void neap_front_try(struct neap_engine *e, const struct neap_request *r, struct neap_asked *asked,
+		    struct neap_answer *a);
+int neap_front_acquire(struct neap_engine *e, const struct neap_request *r,
+		       struct neap_asked *asked, struct neap_answer *a);
+/* Let the line of a queue, which stands nowhere, stand where its head is held up. A head that may go
+ * is asked: by the caller when it is first at 'asking', or else when _settle comes. */
+void neap_front_stand(struct neap_engine *e, uint32_t line, uint32_t asking);
+/* By which of its own terms a waiter is held up. */
+int32_t neap_front_term(const struct neap_engine *e, uint32_t name);
 
 /* ---- stats.c ---- */
 

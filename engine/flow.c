@@ -44,11 +44,11 @@ static struct neap_nodes nodes(const struct neap_queue *q)
 	return (struct neap_nodes){q->flow.record + offsetof(struct neap_flow, node), q->flow.size};
 }
 
-static int asks_the_same(const struct neap_request *a, const struct neap_request *b)
+int neap_entry_asks_the_same(const struct neap_entry *a, const struct neap_entry *b)
 {
-	int same = a->all == b->all;
+	int same = a->request.all == b->request.all;
 	for (int i = 0; i < NEAP_KEYS; i++)
-		same &= a->key[i] == b->key[i];
+		same &= a->request.key[i] == b->request.key[i];
 	return same;
 }
 
@@ -99,9 +99,9 @@ static void begin_idling(struct neap_queue *q, uint32_t name)
 
 uint32_t neap_flow_for(struct neap_queue *q, const struct neap_entry *e)
 {
-	uint32_t tag = (uint32_t)e->priority, class = neap_roster_find(&q->class, q, tag), name = 0;
+	uint32_t tag = (uint32_t)e->request.priority, class = neap_roster_find(&q->class, q, tag), name = 0;
 	if (class)
-		name = neap_roster_find(&q->flow, neap_class_at(q, class), e->flow);
+		name = neap_roster_find(&q->flow, neap_class_at(q, class), e->request.flow);
 	if (name && !neap_flow_at(q, name)->count)
 		stop_idling(q, name);
 	if (name)
@@ -112,7 +112,7 @@ uint32_t neap_flow_for(struct neap_queue *q, const struct neap_entry *e)
 	}
 	if (!class)
 		class = neap_roster_add(&q->class, q, tag);
-	name = neap_roster_add(&q->flow, neap_class_at(q, class), e->flow);
+	name = neap_roster_add(&q->flow, neap_class_at(q, class), e->request.flow);
 	neap_flow_at(q, name)->class = class;
 	neap_class_at(q, class)->flows++;
 	return name;
@@ -126,7 +126,7 @@ void neap_flow_join(struct neap_queue *q, uint32_t flow, uint32_t place)
 	p->flow = flow;
 	p->prev = f->tail;
 	if (f->tail) {
-		f->mixed |= !asks_the_same(&q->place[f->tail].entry.request, &p->entry.request);
+		f->mixed |= !neap_entry_asks_the_same(&q->place[f->tail].entry, &p->entry);
 		q->place[f->tail].next = place;
 	} else {
 		f->head = place;
@@ -195,9 +195,9 @@ static int check_waiters(const struct neap_queue *q, uint32_t name)
 	for (uint32_t n = f->head; n; prev = n, n = q->place[n].next) {
 		const struct neap_place *p = &q->place[n], *before = &q->place[prev];
 		if (p->prev != prev || p->flow != name || count++ > q->count ||
-		    p->entry.flow != f->key.tag)
+		    p->entry.request.flow != f->key.tag)
 			return NEAP_ECORRUPT;
-		int same = asks_the_same(&before->entry.request, &p->entry.request);
+		int same = neap_entry_asks_the_same(&before->entry, &p->entry);
 		if (prev && (before->entry.arrival >= p->entry.arrival || (!f->mixed && !same)))
 			return NEAP_ECORRUPT;
 		for (int i = 0; i < NEAP_COSTS; i++)

@@ -6,6 +6,8 @@
  *   A line  is first come, first served: all who ask the same limits for the same kinds of cost,
  *           and the same keys of those that are keyed.
  *           Whoever stands behind somebody in it would get no answer that his elder would not.
+ *           Or it is a queue (queue.c): then its waiters ask what they like, and the queue says
+ *           whose turn it is. Its head changes when somebody comes, too.
  *   A post  is a place before one limiter, and one of its keys. Of each line only the head stands at a post, the one
  *           of the limiter that holds it up. Heads of several lines that share a limiter meet
  *           there, and the one who arrived first is asked first.
@@ -26,8 +28,10 @@
  */
 #include "line.h"
 #include "change.h"
+#include "queue.h"
 
 #include <assert.h>
+#include <string.h>
 
 static struct neap_nodes nodes(const struct neap_lines *s)
 {
@@ -51,7 +55,7 @@ uint64_t neap_line_tag(const struct neap_all *all, uint32_t costs, const uint64_
 
 neap_sum neap_line_queued(const struct neap_line *line, int32_t term)
 {
-	const struct neap_all *all = neap_line_all(line);
+	const struct neap_all *all = line->all;
 	const struct neap_limiter *l = all->terms[term].limiter;
 	neap_sum sum = 0;
 	for (int32_t i = term; i < all->count && all->terms[i].limiter == l; i++)
@@ -62,7 +66,7 @@ neap_sum neap_line_queued(const struct neap_line *line, int32_t term)
 /* What one waiter asks of the limiter before which its line stands. */
 static neap_sum asks(const struct neap_line *line, const struct neap_waiter *w)
 {
-	const struct neap_all *all = neap_line_all(line);
+	const struct neap_all *all = line->all;
 	const struct neap_limiter *l = all->terms[line->term].limiter;
 	neap_sum sum = 0;
 	for (int32_t i = line->term; i < all->count && all->terms[i].limiter == l; i++)
@@ -73,12 +77,12 @@ static neap_sum asks(const struct neap_line *line, const struct neap_waiter *w)
 /* Do the costs in use ask the limiter of 'term' alone? */
 static int32_t asks_alone(const struct neap_line *line, int32_t term)
 {
-	const struct neap_all *all = neap_line_all(line);
+	const struct neap_all *all = line->all;
 	for (int32_t i = 0; i < all->count; i++)
 		if (all->terms[i].limiter != all->terms[term].limiter &&
 		    line->costs >> all->terms[i].cost & 1)
 			return 0;
-	return 1;
+	return !line->queue;   /* who knows what its next head asks */
 }
 
 void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t term)
@@ -130,12 +134,31 @@ void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter)
 	}
 }
 
-void neap_line_leave(struct neap_lines *s, uint32_t waiter)
+static void leave_queue(struct neap_lines *s, struct neap_waiter *w, int status)
+{
+	struct neap_line *l = neap_line_at(s, w->line);
+	if (status == NEAP_GRANTED)
+		neap_queue_serve(l->queue, w->prev);
+	else
+		neap_queue_leave(l->queue, w->prev);
+	if (l->post)
+		neap_post_at(s, l->post)->waiting--;
+	l->count--;
+	w->line = w->prev = 0;
+	memset(w->cost, 0, sizeof w->cost);
+}
+
+void neap_line_leave(struct neap_lines *s, uint32_t waiter, int status)
 {
 	struct neap_waiter *w = neap_waiter_at(s, waiter);
 	struct neap_line *l = neap_line_at(s, w->line);
 	struct neap_post *p = l->post ? neap_post_at(s, l->post) : NULL;
 	int was_head = l->head == waiter;
+	assert(!l->queue || !was_head || !p);
+	if (l->queue) {
+		leave_queue(s, w, status);
+		return;
+	}
 	if (p) {
 		p->queued -= l->alone ? asks(l, w) : 0;
 		p->waiting--;
@@ -161,13 +184,73 @@ void neap_line_leave(struct neap_lines *s, uint32_t waiter)
 	w->line = 0;
 }
 
+/* ---- the line of a queue ---- */
+
+void neap_line_enter(struct neap_lines *s, uint32_t line, uint32_t waiter, uint32_t place)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	struct neap_waiter *w = neap_waiter_at(s, waiter);
+	l->queue->place[place].entry.waiter = waiter;
+	w->line = line;
+	w->prev = place;
+	l->count++;
+	if (l->post)
+		neap_post_at(s, l->post)->waiting++;
+}
+
+const struct neap_all *neap_line_asks(const struct neap_lines *s, uint32_t waiter)
+{
+	const struct neap_line *l = neap_line_of(s, waiter);
+	return l->queue ? l->queue->place[neap_waiter_at(s, waiter)->prev].entry.request.all : l->all;
+}
+
+uint32_t neap_line_next(const struct neap_line *line)
+{
+	return line->queue->place[neap_queue_first(line->queue)].entry.waiter;
+}
+
+void neap_line_turn(struct neap_lines *s, uint32_t line)
+{
+	struct neap_line *l = neap_line_at(s, line);
+	const struct neap_entry *e = &l->queue->place[neap_queue_first(l->queue)].entry;
+	assert(!l->post);
+	if (l->head != e->waiter)
+		l->moves = 0;
+	l->head = e->waiter;
+	l->all = e->request.all;
+	memcpy(l->keys, e->request.key, sizeof l->keys);
+	l->node.arrival = e->arrival;
+}
+
 /* ---- proof ---- */
+
+static int check_queue_line(const struct neap_lines *s, const struct neap_line *l)
+{
+	const struct neap_queue *q = l->queue;
+	const struct neap_entry *head = &q->place[neap_queue_first(q)].entry;
+	if (neap_queue_check(q) || l->key.of != q || l->key.tag || l->costs || !l->post ||
+	    l->count != q->count || l->count > q->capacity || l->head != head->waiter ||
+	    l->all != head->request.all || l->node.arrival != head->arrival ||
+	    memcmp(l->keys, head->request.key, sizeof l->keys))
+		return NEAP_ECORRUPT;
+	for (uint32_t n = 1; n <= q->untouched; n++) {
+		const struct neap_place *p = &q->place[n];
+		const struct neap_waiter *w = p->flow ? neap_waiter_at(s, p->entry.waiter) : NULL;
+		if (w && (w->prev != n || neap_line_at(s, w->line) != l || w->next ||
+			  w->arrival != p->entry.arrival ||
+			  memcmp(w->cost, p->entry.request.cost, sizeof w->cost)))
+			return NEAP_ECORRUPT;
+	}
+	return NEAP_OK;
+}
 
 static int check_line(const struct neap_lines *s, const struct neap_line *l)
 {
 	neap_sum queued[NEAP_COSTS] = {0};
 	uint64_t arrival = 0;
 	uint32_t count = 0, prev = 0;
+	if (l->queue)
+		return check_queue_line(s, l);
 	for (uint32_t n = l->head; n; prev = n, n = neap_waiter_at(s, n)->next) {
 		const struct neap_waiter *w = neap_waiter_at(s, n);
 		for (int i = 0; i < NEAP_COSTS; i++)
@@ -183,7 +266,7 @@ static int check_line(const struct neap_lines *s, const struct neap_line *l)
 	for (int i = 0; i < NEAP_COSTS; i++)
 		if (queued[i] != l->queued[i])
 			return NEAP_ECORRUPT;
-	int sound = l->count && count == l->count && l->tail == prev && l->post &&
+	int sound = l->all == l->key.of && l->count && count == l->count && l->tail == prev && l->post &&
 		    l->node.arrival == neap_waiter_at(s, l->head)->arrival;
 	return sound ? NEAP_OK : NEAP_ECORRUPT;
 }

@@ -40,20 +40,23 @@ int neap_roster_check(const struct neap_roster *r);
 struct neap_waiter {
 	neap_ns deadline;       /* of a sleeper: when to wake; once ended: when that was */
 	uint64_t arrival;       /* see ticket.c */
-	uint32_t next, prev;    /* in its line, oldest first; names are index + 1 */
+	uint32_t next, prev;    /* in its line, oldest first; names are index + 1. In a queue's,
+				 * prev is its place there */
 	uint32_t line;
 	uint32_t generation;
 	uint32_t next_due;      /* of those due at one instant, see turn.c */
 	int16_t state;          /* see engine.h */
 	int16_t bound;
-	int64_t cost[NEAP_COSTS];   /* those its line's tag names; the others, and out of line, 0 */
+	int64_t cost[NEAP_COSTS];   /* of a plain line those in use; the others, and out of line, 0 */
 };
 
 struct neap_line {
-	struct neap_key key;            /* of: the all; tag: see neap_line_tag */
-	uint32_t costs;                 /* in use, one bit each */
-	uint64_t keys[NEAP_KEYS];       /* of its waiters' requests */
-	neap_sum queued[NEAP_COSTS];    /* sum of its waiters' costs */
+	struct neap_key key;            /* of: the all; tag: see neap_line_tag. Or a queue, and 0 */
+	struct neap_queue *queue;       /* NULL: a plain line */
+	const struct neap_all *all;     /* these three: what its waiters ask, or a queue's head */
+	uint32_t costs;                 /* in use, one bit each; of a queue 0 */
+	uint64_t keys[NEAP_KEYS];
+	neap_sum queued[NEAP_COSTS];    /* sum of its waiters' costs; of a queue 0 */
 	struct neap_node node;          /* in the post's heap, by its head's arrival */
 	uint32_t head, tail, count;
 	uint32_t post;                  /* where it stands; 0 nowhere */
@@ -107,15 +110,20 @@ static inline struct neap_line *neap_line_of(const struct neap_lines *s, uint32_
 	return neap_line_at(s, neap_waiter_at(s, waiter)->line);
 }
 
-static inline const struct neap_all *neap_line_all(const struct neap_line *line)
-{
-	return line->key.of;
-}
-
 /* At the end of a line. */
 void neap_line_join(struct neap_lines *s, uint32_t line, uint32_t waiter);
-/* Out of its line, from anywhere, which keeps its place. The line may be empty then. */
-void neap_line_leave(struct neap_lines *s, uint32_t waiter);
+/* Out of its line, from anywhere, which keeps its place; how it ends matters to a queue. The line
+ * may be empty then. A queue's line may have another head: if it is the head who leaves, it does
+ * not stand. */
+void neap_line_leave(struct neap_lines *s, uint32_t waiter, int status);
+/* Into a queue's line, by the place it has there... */
+void neap_line_enter(struct neap_lines *s, uint32_t line, uint32_t waiter, uint32_t place);
+/* ... which calls this waiter next; */
+uint32_t neap_line_next(const struct neap_line *line);
+/* and then that is its head. It does not stand. */
+void neap_line_turn(struct neap_lines *s, uint32_t line);
+/* What a waiter asks, its head or not. */
+const struct neap_all *neap_line_asks(const struct neap_lines *s, uint32_t waiter);
 /* A line that has waiters stands at a post by one of its terms, in the order of arrival. */
 void neap_line_stand(struct neap_lines *s, uint32_t line, uint32_t post, int32_t term);
 void neap_line_step_back(struct neap_lines *s, uint32_t line);
@@ -149,5 +157,20 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
  * stays when nothing does) and how many go first. */
 neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *a, uint64_t tag,
 			   neap_ns now, int32_t *bound, int64_t *ahead);
+
+/* What a queue knows of those who go before a newcomer for certain. */
+struct neap_before {
+	neap_sum queued[NEAP_COSTS];   /* the costs of those that ask the same */
+	int64_t count;
+	uint32_t line;                 /* the queue's; 0: there is none */
+	uint32_t left;                 /* the post where it has stepped back, being the first; or 0 */
+	int32_t head_goes;             /* 1: its head does */
+};
+/* The same for one who would wait in a queue. */
+neap_ns neap_lines_predict_in(const struct neap_lines *s, const struct neap_asked *a,
+			      const struct neap_before *b, neap_ns now, int32_t *bound,
+			      int64_t *ahead);
+/* The term of 'a' for which one waits at a post; when none does, the first that is asked at all. */
+int32_t neap_term_at(const struct neap_lines *s, const struct neap_asked *a, uint32_t post);
 
 #endif

@@ -622,8 +622,10 @@ void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out);
 
 /* ==== ring 1: queue, a bounded waiting room ============================================= */
 
-/* Places for those who wait: a higher priority goes first, keys of one priority take turns by what
- * they cost, one key's go as they came. One thread. */
+/* Places for those who wait for an engine's limiters, whatever each of them asks: requests that
+ * name a queue are served one by one. A higher priority goes first, keys of one priority take turns
+ * by what they cost, one key's go as they came; and while the first has to wait, so do all. Who may
+ * go at once takes no place. One engine, and its thread. */
 struct neap_queue;
 
 /* What becomes of a newcomer that finds all places taken. */
@@ -637,6 +639,7 @@ enum {
  * used. With ageing_ns (1 to neap_horizon) a waiter rises by one priority for each ageing_ns it
  * has waited; 0: never. NULL when there is no memory or a number is out of range. */
 struct neap_queue *neap_queue_open(uint32_t capacity, int overflow, neap_ns ageing_ns);
+/* Nobody may wait there any more. */
 void neap_queue_close(struct neap_queue *q);
 
 struct neap_queue_stats {
@@ -644,7 +647,9 @@ struct neap_queue_stats {
 	int64_t capacity;
 	int64_t flows;      /* keys that wait, and keys remembered for having been served */
 	int64_t classes;    /* their priorities */
-	int64_t served;     /* ever */
+	int64_t served;     /* ever; those who went at once included */
+	int64_t refused;    /* newcomers for whom there was no place, ever */
+	int64_t dropped;    /* who had to make room, ever */
 	int64_t bytes;      /* memory held */
 };
 void neap_queue_stats(const struct neap_queue *q, struct neap_queue_stats *out);
@@ -726,7 +731,7 @@ enum {
 	NEAP_TIMEOUT,       /* the deadline came, or cannot be met: then 'at' is the earliest */
 	NEAP_CANCELLED,
 	NEAP_WOKEN,         /* a sleep is over */
-	NEAP_QUEUE_FULL,    /* all waiters_max places are taken */
+	NEAP_QUEUE_FULL,    /* all waiters_max places are taken, or the queue's */
 	NEAP_SHED,          /* turned away by 'bound', for which nobody waits: an open breaker, or a
 			     * keyed limiter with no room for another key; 'at' is when to come back */
 };
@@ -736,6 +741,9 @@ struct neap_request {
 	neap_ns deadline;             /* an instant; neap_never waits as long as it takes */
 	int64_t cost[8];              /* NEAP_COSTS tokens each, 0 to 2^59 */
 	uint64_t key[4];              /* NEAP_KEYS hashes of keys, for keyed terms */
+	struct neap_queue *queue;     /* where to wait; NULL: with all who ask the same, as they come */
+	uint64_t flow;                /* in a queue: hash of whom to be fair to; 0 is one, too */
+	int32_t priority;             /* in a queue: higher goes first */
 };
 
 struct neap_answer {
@@ -750,8 +758,9 @@ struct neap_answer {
 struct neap_completion {
 	int64_t ticket;
 	neap_ns at;       /* the exact instant, which may lie before the 'now' that noticed it */
-	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED, NEAP_WOKEN, NEAP_SHED, or
-			   * NEAP_NEVER when a limit was lowered below the cost meanwhile */
+	int32_t status;   /* NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED, NEAP_WOKEN, NEAP_SHED,
+			   * NEAP_QUEUE_FULL when another took its place in a queue, or NEAP_NEVER
+			   * when a limit was lowered below the cost meanwhile */
 	int32_t bound;    /* NEAP_TIMEOUT, NEAP_NEVER, NEAP_SHED: what stood in the way; else -1 */
 };
 

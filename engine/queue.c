@@ -21,10 +21,11 @@
  *
  *      since - priority * ageing_ns      smaller is first
  *
- * and a class ranks by that of its head. So a class that is passed over rises until it is the best.
+ * and a class ranks by that of the one who has waited longest in it, whoever's turn it is there. So
+ * a class that is passed over rises until it is the best, and no newcomer can hold it back.
  *
  * Invariants:
- *   a class with waiters is in both heaps of classes, by its head, and by who would have to go
+ *   a class with waiters is in both heaps of classes, by its oldest, and by who would have to go
  *   waiters of a class are in order of arrival, too
  *   one more than the capacity is there only between a newcomer's join and its fate
  */
@@ -49,25 +50,19 @@ static struct neap_nodes fates(const struct neap_queue *q)
 
 /* ---- ranks ---- */
 
-/* Whose turn it is, in a class. */
-static uint32_t head_of(const struct neap_queue *q, const struct neap_class *c)
-{
-	return neap_flow_at(q, c->first)->head;
-}
-
 /* Less is more urgent. */
 static neap_sum urgency(const struct neap_queue *q, const struct neap_entry *e)
 {
-	neap_sum priority = e->priority;
+	neap_sum priority = e->request.priority;
 	return q->ageing_ns ? e->since - priority * q->ageing_ns : -priority;
 }
 
-/* Without ageing it matters to no other class who is the head, or the newest. */
+/* Without ageing it matters to no other class who is the oldest, or the newest. */
 static struct neap_node rank_by_turn(const struct neap_queue *q, const struct neap_class *c)
 {
-	const struct neap_entry *head = &q->place[head_of(q, c)].entry;
-	return (struct neap_node){.rank = urgency(q, head),
-				  .arrival = q->ageing_ns ? head->arrival : 0};
+	const struct neap_entry *oldest = &q->place[c->oldest].entry;
+	return (struct neap_node){.rank = urgency(q, oldest),
+				  .arrival = q->ageing_ns ? oldest->arrival : 0};
 }
 
 static struct neap_node rank_by_fate(const struct neap_queue *q, const struct neap_class *c)
@@ -168,7 +163,7 @@ void neap_queue_serve(struct neap_queue *q, uint32_t place)
 
 uint32_t neap_queue_first(const struct neap_queue *q)
 {
-	return q->best ? head_of(q, neap_class_at(q, q->best)) : 0;
+	return q->best ? neap_flow_at(q, neap_class_at(q, q->best)->first)->head : 0;
 }
 
 uint32_t neap_queue_victim(const struct neap_queue *q, uint32_t newcomer)
@@ -182,14 +177,36 @@ uint32_t neap_queue_victim(const struct neap_queue *q, uint32_t newcomer)
 	return newcomer;
 }
 
-int64_t neap_queue_ahead(const struct neap_queue *q, uint32_t newcomer, neap_sum *queued)
+uint32_t neap_queue_before(const struct neap_queue *q, uint32_t newcomer, uint32_t victim)
 {
-	const struct neap_place *p = &q->place[newcomer];
+	uint32_t first = neap_queue_first(q), own = q->place[newcomer].flow;
+	if (first == newcomer || first == victim)
+		return 0;
+	/* without its oldest, a class may be the best no more */
+	if (q->ageing_ns && q->place[first].flow != own && victim &&
+	    neap_flow_at(q, q->place[victim].flow)->class == q->best)
+		return 0;
+	return first;
+}
+
+int64_t neap_queue_ahead(const struct neap_queue *q, uint32_t newcomer, uint32_t victim,
+			 neap_sum *queued)
+{
+	const struct neap_place *p = &q->place[newcomer], *gone = &q->place[victim];
+	const struct neap_place *head = &q->place[neap_queue_before(q, newcomer, victim)];
 	const struct neap_flow *f = neap_flow_at(q, p->flow);
-	const struct neap_place *first = &q->place[neap_queue_first(q)];
-	for (int i = 0; i < NEAP_COSTS; i++)
-		queued[i] = f->mixed ? 0 : f->queued[i] - p->entry.request.cost[i];
-	return (int64_t)f->count - 1 + (first->flow != p->flow);
+	int one_less = victim != newcomer && gone->flow == p->flow;
+	int one_more = head->flow && head->flow != p->flow;
+	int same = neap_entry_asks_the_same(&head->entry, &p->entry);
+	for (int i = 0; i < NEAP_COSTS; i++) {
+		queued[i] = 0;
+		if (!f->mixed)
+			queued[i] += f->queued[i] - p->entry.request.cost[i] -
+				     (one_less ? gone->entry.request.cost[i] : 0);
+		if (one_more && same)
+			queued[i] += head->entry.request.cost[i];
+	}
+	return (int64_t)f->count - 1 - one_less + one_more;
 }
 
 /* ---- life ---- */
@@ -255,7 +272,7 @@ static int check_members(const struct neap_queue *q, uint32_t name)
 	for (uint32_t n = c->oldest; n; elder = n, n = q->place[n].younger) {
 		const struct neap_place *p = &q->place[n];
 		if (p->elder != elder || neap_flow_at(q, p->flow)->class != name ||
-		    listed++ > q->count || (uint32_t)p->entry.priority != c->key.tag ||
+		    listed++ > q->count || (uint32_t)p->entry.request.priority != c->key.tag ||
 		    (elder && q->place[elder].entry.arrival >= p->entry.arrival))
 			return NEAP_ECORRUPT;
 	}

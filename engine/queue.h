@@ -9,10 +9,8 @@
 /* What is kept of one who waits here. */
 struct neap_entry {
 	struct neap_request request;
-	uint64_t flow;       /* hash of what it is to be fair to; 0: no key, which is one flow */
 	uint64_t arrival;    /* counts up */
 	neap_ns since;       /* when it came */
-	int32_t priority;    /* higher goes first */
 	uint32_t waiter;     /* what the engine calls it */
 };
 
@@ -92,8 +90,12 @@ uint32_t neap_queue_first(const struct neap_queue *q);
 /* Who has to go now that this newcomer has joined: 0 while there are places, or else a resident's
  * place, or the newcomer's own. */
 uint32_t neap_queue_victim(const struct neap_queue *q, uint32_t newcomer);
-/* How many go before this newcomer for certain: those of its flow, and the one whose turn it is.
- * In queued[NEAP_COSTS], the costs of its flow's, if all ask the same limiters as it does. */
-int64_t neap_queue_ahead(const struct neap_queue *q, uint32_t newcomer, neap_sum *queued);
+/* Whose turn it is, if that one goes before this newcomer for certain, when 'victim' goes; or 0. */
+uint32_t neap_queue_before(const struct neap_queue *q, uint32_t newcomer, uint32_t victim);
+/* How many go before it for certain: those of its flow, and the one of _before. In queued[NEAP_COSTS], the costs of those that ask the same limiters as it
+ * does; none of its flow's when not all do. */
+int64_t neap_queue_ahead(const struct neap_queue *q, uint32_t newcomer, uint32_t victim,
+			 neap_sum *queued);
+int neap_entry_asks_the_same(const struct neap_entry *a, const struct neap_entry *b);
 
 #endif

@@ -31,6 +31,12 @@ uint32_t neap_ticket_find(struct neap_engine *e, int64_t ticket)
 	return known ? name : 0;
 }
 
+uint64_t neap_ticket_arrival(const struct neap_engine *e)
+{
+	uint64_t next = (uint64_t)e->at + 1;
+	return e->arrival < next ? next : e->arrival + 1;
+}
+
 uint32_t neap_ticket_begin(struct neap_engine *e)
 {
 	uint32_t name = e->free;
@@ -42,10 +48,23 @@ uint32_t neap_ticket_begin(struct neap_engine *e)
 		return 0;
 	struct neap_waiter *w = waiter(e, name);
 	w->generation = w->generation % (GENERATIONS - 1) + 1;
-	uint64_t next = (uint64_t)e->at + 1;
-	w->arrival = e->arrival = e->arrival < next ? next : e->arrival + 1;
+	w->arrival = e->arrival = neap_ticket_arrival(e);
 	w->next = w->prev = w->line = 0;
 	return name;
+}
+
+void neap_ticket_wait(struct neap_engine *e, uint32_t name, const struct neap_request *r,
+		      struct neap_answer *a)
+{
+	struct neap_waiter *w = waiter(e, name);
+	for (int i = 0; i < NEAP_COSTS; i++)
+		if (r->cost[i])
+			w->cost[i] = r->cost[i];
+	w->deadline = r->deadline;
+	w->state = WAITING;
+	e->stats.waiting++;
+	a->status = NEAP_WAITING;
+	a->ticket = neap_ticket_of(e, name);
 }
 
 void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound)

@@ -82,7 +82,16 @@ static void put_in_turn(struct neap_engine *e, uint32_t post)
 	neap_heap_add(turns(e), &e->dirty, post);
 }
 
-static void mark(struct neap_engine *e, uint32_t post)
+static void out_of_turn(struct neap_engine *e, uint32_t post)
+{
+	struct neap_post *p = neap_post_at(&e->lines, post);
+	if (p->dirty != IN_TURN)
+		return;
+	neap_heap_remove(turns(e), &e->dirty, post);
+	p->dirty = 0;
+}
+
+void neap_turn_mark(struct neap_engine *e, uint32_t post)
 {
 	if (neap_post_at(&e->lines, post)->dirty)
 		return;
@@ -90,8 +99,17 @@ static void mark(struct neap_engine *e, uint32_t post)
 	put_in_turn(e, post);
 }
 
-/* Let a line stand before the limiter of its 'term'. 1 when it is first there. */
-static int stand(struct neap_engine *e, uint32_t line, const struct neap_asked *a, int32_t term)
+void neap_turn_vacated(struct neap_engine *e, uint32_t post)
+{
+	const struct neap_post *p = neap_post_at(&e->lines, post);
+	out_of_turn(e, post);   /* who is first there now is another */
+	if (p->first)
+		neap_turn_mark(e, post);
+	else if (!p->dirty)
+		neap_roster_remove(&e->lines.post, post);
+}
+
+int neap_turn_stand(struct neap_engine *e, uint32_t line, const struct neap_asked *a, int32_t term)
 {
 	uint32_t post = neap_post_of(&e->lines, a, term);
 	if (!post)
@@ -103,10 +121,7 @@ static int stand(struct neap_engine *e, uint32_t line, const struct neap_asked *
 	if (p->first != line)
 		return 0;
 	p->due = neap_on_give;
-	if (p->dirty) {   /* it has just been asked, and nobody behind it may pass */
-		neap_heap_remove(turns(e), &e->dirty, post);
-		p->dirty = 0;
-	}
+	out_of_turn(e, post);   /* it has just been asked, and nobody behind it may pass */
 	if (was_first)
 		neap_turn_arm(e, neap_line_at(&e->lines, was_first)->head);   /* its deadline alone */
 	return 1;
@@ -119,38 +134,37 @@ void neap_turn_begin_line(struct neap_engine *e, const struct neap_asked *a, uin
 	int may_go = v.term < 0;   /* another thread gave back since 'bound' refused: ask at once */
 	uint32_t line =
 		neap_roster_add(&e->lines.line, a->all, neap_line_tag(a->all, costs, a->key));
-	neap_line_at(&e->lines, line)->costs = costs;
-	memcpy(neap_line_at(&e->lines, line)->keys, a->key, sizeof(uint64_t) * NEAP_KEYS);
+	struct neap_line *l = neap_line_at(&e->lines, line);
+	l->all = a->all;
+	l->costs = costs;
+	memcpy(l->keys, a->key, sizeof l->keys);
 	neap_line_join(&e->lines, line, name);
-	int first = stand(e, line, a, may_go ? bound : v.term);
-	uint32_t post = neap_line_at(&e->lines, line)->post;
+	int first = neap_turn_stand(e, line, a, may_go ? bound : v.term);
 	if (first && !may_go)
-		neap_post_at(&e->lines, post)->due = v.at;
+		neap_post_at(&e->lines, l->post)->due = v.at;
 	neap_turn_arm(e, name);
 	if (first && may_go)
-		mark(e, post);
+		neap_turn_mark(e, l->post);
 	neap_turn_settle(e);
 }
 
 /* ---- urgency ---- */
 
-/* Those whom the urgent one may hold up, or did, are to be asked. */
-static void ask_held_up(struct neap_engine *e)
+void neap_turn_ask_held_up(struct neap_engine *e)
 {
 	const struct neap_lines *s = &e->lines;
 	uint32_t own = s->urgent ? neap_line_of(s, s->urgent)->post : 0;
 	for (const struct neap_want *w = s->want; w < s->want + s->wants; w++) {
 		uint32_t post = neap_roster_find(&s->post, w->of, w->tag);
-		if (post && post != own)
-			mark(e, post);
+		if (post && post != own && neap_post_at(s, post)->first)
+			neap_turn_mark(e, post);
 	}
 }
 
-/* Nobody is urgent any more. */
-static void relieve(struct neap_engine *e)
+void neap_turn_relieve(struct neap_engine *e)
 {
 	e->lines.urgent = 0;
-	ask_held_up(e);
+	neap_turn_ask_held_up(e);
 }
 
 /* A head has moved to another post, and asks 'a'. */
@@ -162,7 +176,7 @@ static void hurry(struct neap_engine *e, uint32_t name, const struct neap_asked 
 	if (s->urgent && waiter(e, s->urgent)->arrival < waiter(e, name)->arrival)
 		return;
 	if (s->urgent && s->urgent != name)
-		relieve(e);
+		neap_turn_relieve(e);
 	s->urgent = name;
 	s->wants = 0;
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
@@ -176,25 +190,31 @@ static void hurry(struct neap_engine *e, uint32_t name, const struct neap_asked 
 /* ---- turns ---- */
 
 /* Take a waiter out of its line, and the line away when it was the last; and end its ticket. 'a' may
- * be NULL when no term decided that. */
-static void end(struct neap_engine *e, uint32_t name, const struct neap_asked *a, int status,
-		int32_t bound)
+ * be NULL when no term decided that. 1: the queue has another head now, and its line stands nowhere
+ * until that one does. */
+static int end(struct neap_engine *e, uint32_t name, const struct neap_asked *a, int status,
+	       int32_t bound)
 {
 	uint32_t line = waiter(e, name)->line;
-	struct neap_stats *s = neap_line_all(neap_line_at(&e->lines, line))->stats;
+	const struct neap_line *l = neap_line_at(&e->lines, line);
+	struct neap_stats *s = neap_line_asks(&e->lines, name)->stats;
 	if (s) {
 		neap_ns wait = e->at + 1 - (neap_ns)waiter(e, name)->arrival;
 		neap_stats_end(s, a, status, bound, wait > 0 ? wait : 0);
 	}
-	neap_line_leave(&e->lines, name);
+	if (l->queue && l->head == name)
+		neap_line_step_back(&e->lines, line);
+	neap_line_leave(&e->lines, name, status);
 	e->stats.waiting--;
 	neap_ticket_end(e, name, status, bound);
-	if (!neap_line_at(&e->lines, line)->count) {
+	int turns_on = l->queue && l->count && neap_line_next(l) != l->head;
+	if (l->post && (turns_on || !l->count))
 		neap_line_step_back(&e->lines, line);
+	if (!l->count)
 		neap_roster_remove(&e->lines.line, line);
-	}
 	if (e->lines.urgent == name)
-		relieve(e);
+		neap_turn_relieve(e);
+	return turns_on;
 }
 
 /* Behind 'next', who is asked now, stands one who is asked soon. In a long line its record and
@@ -234,28 +254,29 @@ static void serve(struct neap_engine *e, uint32_t post)
 		}
 		const struct neap_waiter *w = waiter(e, name);
 		struct neap_asked a;
-		neap_asked_ready(&a, neap_line_all(l), w->cost, l->keys, at, NEAP_WANT);
+		neap_asked_ready(&a, l->all, w->cost, l->keys, at, NEAP_WANT);
 		struct neap_verdict v = neap_lines_decide(&e->lines, &a, w->arrival, at);
 		if (v.at <= at)
 			v.at = neap_asked_claim(&a, at, &v.term);
 		if (v.at <= at || v.at == neap_never || v.shed) {
 			expect(e, w->next);
-			end(e, name, &a, ended_as(&v, at), v.term);
+			if (end(e, name, &a, ended_as(&v, at), v.term))
+				neap_front_stand(e, line, post);
 		} else if (neap_post_of(&e->lines, &a, v.term) == post) {
 			p->due = v.at;
 			p->dirty = 0;
 			neap_turn_arm(e, name);
 			if (name == e->lines.urgent)
-				ask_held_up(e);
+				neap_turn_ask_held_up(e);
 			return;
 		} else {
 			neap_line_step_back(&e->lines, line);
-			if (stand(e, line, &a, v.term))
+			if (neap_turn_stand(e, line, &a, v.term))
 				neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = v.at;
 			neap_turn_arm(e, name);
 			hurry(e, name, &a);
 			if (name == e->lines.urgent)
-				ask_held_up(e);
+				neap_turn_ask_held_up(e);
 		}
 	}
 }
@@ -264,7 +285,7 @@ void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32
 {
 	uint32_t post = neap_post_of(&e->lines, a, i);
 	if (post)
-		mark(e, post);
+		neap_turn_mark(e, post);
 }
 
 void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
@@ -272,12 +293,12 @@ void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
 	if (l->kind != NEAP_KEYED) {
 		uint32_t post = neap_roster_find(&e->lines.post, l, 0);
 		if (post)
-			mark(e, post);
+			neap_turn_mark(e, post);
 		return;
 	}
 	for (uint32_t post = 1; post <= e->lines.post.used; post++)
 		if (neap_post_at(&e->lines, post)->key.of == l)
-			mark(e, post);
+			neap_turn_mark(e, post);
 }
 
 void neap_turn_settle(struct neap_engine *e)
@@ -294,12 +315,19 @@ void neap_turn_drop(struct neap_engine *e, uint32_t name, int status)
 {
 	uint32_t line = waiter(e, name)->line;
 	const struct neap_line *l = neap_line_at(&e->lines, line);
-	uint32_t post = l->post;
-	int32_t term = l->term;
-	int was_asked = l->head == name && neap_post_at(&e->lines, post)->first == line;
-	end(e, name, NULL, status, status == NEAP_TIMEOUT ? term : -1);
-	if (was_asked)
-		mark(e, post);
+	uint32_t post = l->post, head = l->head;
+	const struct neap_post *p = neap_post_at(&e->lines, post);
+	int was_first = p->first == line;
+	int32_t term = status == NEAP_TIMEOUT ? neap_front_term(e, name) : -1;
+	if (end(e, name, NULL, status, term)) {
+		neap_front_stand(e, line, 0);
+		if (head != name)
+			neap_turn_arm(e, head);   /* its deadline alone */
+		if (was_first && p->first != line)
+			neap_turn_vacated(e, post);
+	} else if (was_first && head == name) {
+		neap_turn_mark(e, post);
+	}
 	neap_turn_settle(e);
 }
 
@@ -348,7 +376,7 @@ static void happen(struct neap_engine *e, uint32_t all)
 		const struct neap_line *l = neap_line_at(&e->lines, w->line);
 		const struct neap_post *p = neap_post_at(&e->lines, l->post);
 		if (l->head == n && p->first == w->line && p->due <= e->at)
-			mark(e, l->post);
+			neap_turn_mark(e, l->post);
 	}
 	neap_turn_settle(e);
 	for (uint32_t n = all; n; n = waiter(e, n)->next_due) {

@@ -24,6 +24,8 @@ struct grant {
 
 struct pair {
 	struct neap_engine *engine;
+	struct neap_queue *room[QUEUE_ROOMS];
+	int rooms;
 	struct world world;
 	struct queue queue;
 	struct grant held[HELD];
@@ -35,79 +37,20 @@ struct pair {
 	neap_ns now;
 };
 
-/* ---- worlds ---- */
+/* ---- both ---- */
 
-static void any_limiter(struct dice *d, struct world *w, int i)
+static void any_room(struct dice *d, struct room *r, struct neap_queue **q)
 {
-	struct neap_limiter *l = &w->limiter[i];
-	struct neap_strategy strategy;
-	l->kind = (int32_t)(dice_between(d, 0, 2) ? dice_between(d, 1, 2) : dice_between(d, 1, 5));
-	if (l->kind == NEAP_BREAKER)   /* has waiting tests of its own */
-		l->kind = NEAP_ADAPTIVE;
-	switch (l->kind) {
-	case NEAP_GCRA:
-		neap_gcra_init(&l->as.gcra, dice_between(d, 1, 3), dice_any_size(d, 1, 5000),
-			       dice_between(d, 1, 4));
-		break;
-	case NEAP_SEMAPHORE:
-		neap_semaphore_init(&l->as.semaphore, dice_between(d, 1, 4), dice_between(d, 0, 4) == 0);
-		break;
-	case NEAP_WINDOW:
-		neap_window_init(&l->as.window, dice_between(d, 1, 4), dice_any_size(d, 1, 3000), w->log[i],
-				 (uint32_t)dice_between(d, 1, QUEUE_LOG));
-		break;
-	case NEAP_PAUSE:
-		neap_pause_init(&l->as.pause);
-		break;
-	case NEAP_ADAPTIVE:
-		neap_strategy_init(&strategy, (int)dice_between(d, NEAP_AIMD, NEAP_GRADIENT));
-		strategy.increase = dice_between(d, 1, 3);
-		strategy.options = (uint32_t)dice_between(d, 0, NEAP_ONE_CUT | NEAP_GROW_WHEN_USED);
-		neap_adaptive_init(&l->as.adaptive, &strategy, 1, dice_between(d, 1, 12),
-				   dice_between(d, 1, 4));
-	}
+	r->capacity = (int)dice_any_size(d, 1, 20);
+	r->overflow = (int)dice_between(d, NEAP_REJECT, NEAP_DROP_LOWEST);
+	r->ageing_ns = dice_between(d, 0, 1) ? 0 : dice_any_size(d, 1, 5000);
+	*q = neap_queue_open((uint32_t)r->capacity, r->overflow, r->ageing_ns);
+	if (!*q)
+		trial_fail("no memory");
 }
 
-static void any_world(struct dice *d, struct world *w)
-{
-	memset(w, 0, sizeof *w);
-	for (int i = 0; i < QUEUE_LIMITERS; i++)
-		any_limiter(d, w, i);
-	for (int a = 0; a < QUEUE_ALLS; a++) {
-		int first = (int)dice_between(d, 0, QUEUE_LIMITERS - 1), count = 0;
-		int limiters = (int)dice_between(d, 1, 3);
-		for (int i = 0; i < limiters && count < QUEUE_TERMS; i++) {
-			struct neap_limiter *l = &w->limiter[(first + i) % QUEUE_LIMITERS];
-			int32_t cost = (int32_t)dice_between(d, 0, QUEUE_COSTS - 1);
-			w->term[a][count++] = (struct neap_term){l, 1, cost, 0};
-			if (count < QUEUE_TERMS && !dice_between(d, 0, 5))
-				w->term[a][count++] = (struct neap_term){l, 2, 0, 0};
-		}
-		w->all[a] = (struct neap_all){w->term[a], count, 0, NULL};
-	}
-}
-
-/* One where heads are overtaken at each of their limiters in turn: some ask several that are slow,
- * many one of these alone. */
-static void busy_world(struct dice *d, struct world *w)
-{
-	memset(w, 0, sizeof *w);
-	for (int i = 0; i < QUEUE_LIMITERS; i++) {
-		struct neap_limiter *l = &w->limiter[i];
-		l->kind = dice_between(d, 0, 2) ? NEAP_GCRA : NEAP_SEMAPHORE;
-		if (l->kind == NEAP_GCRA)
-			neap_gcra_init(&l->as.gcra, 1, dice_any_size(d, 20, 500), dice_between(d, 1, 3));
-		else
-			neap_semaphore_init(&l->as.semaphore, dice_between(d, 1, 3), 0);
-	}
-	for (int a = 0; a < QUEUE_ALLS; a++) {
-		for (int i = 0; i < QUEUE_COSTS; i++)
-			w->term[a][i] = (struct neap_term){&w->limiter[(a + i) % 4], 1, i, 0};
-		w->all[a] = (struct neap_all){w->term[a], QUEUE_COSTS, 0, NULL};
-	}
-}
-
-static void open_both(struct dice *d, struct pair *p, void (*make)(struct dice *, struct world *))
+static void open_both(struct dice *d, struct pair *p, void (*make)(struct dice *, struct world *),
+		      int rooms)
 {
 	memset(p, 0, sizeof *p);
 	make(d, &p->world);
@@ -117,6 +60,15 @@ static void open_both(struct dice *d, struct pair *p, void (*make)(struct dice *
 	p->engine = neap_engine_open(p->waiters_max, p->now);
 	if (!p->engine)
 		trial_fail("no memory");
+	for (p->rooms = 0; p->rooms < rooms; p->rooms++)
+		any_room(d, &p->queue.room[p->rooms], &p->room[p->rooms]);
+}
+
+static void close_both(struct pair *p)
+{
+	neap_engine_close(p->engine);
+	for (int i = 0; i < p->rooms; i++)
+		neap_queue_close(p->room[i]);
 }
 
 /* ---- what must hold after every step ---- */
@@ -188,8 +140,8 @@ static void expect_same(struct pair *p)
 /* ---- traffic ---- */
 
 /* Without more traffic the newcomer is not granted before it was told. */
-static void expect_kept(const struct pair *p, const struct neap_answer *a, int all,
-			const int64_t *cost)
+static void expect_kept(const struct pair *p, const struct neap_answer *a,
+			const struct queue_person *who, const struct queue_visit *v)
 {
 	static struct queue q;
 	q = p->queue;
@@ -200,111 +152,140 @@ static void expect_kept(const struct pair *p, const struct neap_answer *a, int a
 	if (q.people == QUEUE_PEOPLE)
 		return;
 	q.ends = 0;
-	queue_join(&q, all, cost, neap_never, INT64_C(1) << 53);
-	for (int i = 0; i < 500 && queue_next(&q) < neap_horizon; i++) {
-		queue_advance(&q, queue_next(&q));
+	/* who takes another's turn or place may let somebody go, and follow at that very instant */
+	int a_moment = who->room >= 0 && a->at == p->queue.at + 1;
+	struct queue_visit forever = *v;
+	forever.who.deadline = neap_never;
+	if (who->room >= 0)
+		queue_stay(&q, &forever, INT64_C(1) << 53);
+	else
+		queue_join(&q, who->all, who->cost, neap_never, INT64_C(1) << 53);
+	for (int i = 0; i < 500; i++) {
 		for (int n = 0; n < q.ends; n++)
 			if (q.ended[n].ticket == INT64_C(1) << 53) {
-				if (q.ended[n].at < a->at)
-					trial_fail("granted at %ld, promised not before %ld", q.ended[n].at,
-						   a->at);
+				if (q.ended[n].at < a->at - a_moment)
+					trial_fail("granted at %ld, promised not before %ld",
+						   q.ended[n].at, a->at);
 				return;
 			} else if (q.ended[n].status == NEAP_NEVER) {
 				return;   /* and so does one for whom a limit is too low by now */
 			}
 		q.ends = 0;
+		if (queue_next(&q) >= neap_horizon)
+			return;
+		queue_advance(&q, queue_next(&q));
 	}
 }
 
-static void any_request(struct dice *d, struct pair *p, struct neap_request *r, int *all)
+/* The request of somebody, who perhaps waits in a room. */
+static void any_place(struct dice *d, struct pair *p, struct neap_request *r,
+		      struct queue_person *who)
 {
-	*all = (int)dice_between(d, 0, QUEUE_ALLS - 1);
-	memset(r, 0, sizeof *r);
-	r->all = &p->world.all[*all];
-	for (int i = 0; i < QUEUE_COSTS; i++)
-		r->cost[i] = dice_between(d, 0, 3) ? dice_between(d, 0, 1) : dice_between(d, 0, 3);
-	r->deadline = dice_between(d, 0, 2) ? neap_never : p->now + dice_any_size(d, 1, 8000) - 2;
+	int asks = 0;
+	*r = (struct neap_request){.all = &p->world.all[who->all], .deadline = who->deadline};
+	memcpy(r->cost, who->cost, sizeof r->cost);
+	for (int i = 0; i < r->all->count; i++)
+		asks |= r->cost[r->all->terms[i].cost] > 0;
+	if (!p->rooms || !dice_between(d, 0, 2))
+		return;
+	int room = (int)dice_between(d, 0, p->rooms - 1);
+	who->room = asks ? room : -1;   /* who asks for nothing waits for nobody */
+	who->flow = r->flow = (uint64_t)dice_between(d, 0, 3);
+	who->priority = r->priority = (int32_t)dice_between(d, 0, 2);
+	r->queue = p->room[room];
 }
 
-static void expect_answer(struct pair *p, const struct neap_answer *a, int all, const int64_t *cost)
+static void expect_answer(struct pair *p, const struct neap_answer *a,
+			  const struct queue_person *who, const struct queue_visit *v)
 {
-	int32_t term;
-	neap_ns want = queue_decide(&p->queue, all, cost, UINT64_MAX, &term);
 	int granted = a->status == NEAP_GRANTED, never = a->status == NEAP_NEVER;
-	if (granted != (want <= p->queue.at) || never != (want == neap_never))
-		trial_fail("answer %d, the model says %ld at %ld", a->status, want, p->queue.at);
-	if (never && a->bound != term)
-		trial_fail("never because of %d, not %d", a->bound, term);
-	if (!granted && !never) {
-		if (a->at <= p->queue.at || a->bound < 0 || a->bound >= p->world.all[all].count)
-			trial_fail("refused until %ld by %d, at %ld", a->at, a->bound, p->queue.at);
-		if (a->ahead != queue_ahead(&p->queue, all, cost))
-			trial_fail("%ld ahead, not %d", a->ahead, queue_ahead(&p->queue, all, cost));
-		expect_kept(p, a, all, cost);
-	}
+	if (granted != (v->when <= p->queue.at && v->turn) || never != (v->when == neap_never))
+		trial_fail("answer %d, the model says %ld at %ld, turn %d", a->status, v->when,
+			   p->queue.at, v->turn);
+	if (never && a->bound != v->term)
+		trial_fail("never because of %d, not %d", a->bound, v->term);
+	if (granted || never)
+		return;
+	if (a->at <= p->queue.at || a->bound < 0 || a->bound >= p->world.all[who->all].count)
+		trial_fail("refused until %ld by %d, at %ld", a->at, a->bound, p->queue.at);
+	int ahead = who->room < 0 ? queue_ahead(&p->queue, who->all, who->cost)
+				  : queue_visit_ahead(&p->queue, v);
+	if (a->ahead != ahead)
+		trial_fail("%ld ahead, not %d", a->ahead, ahead);
+	if (who->room < 0 || v->victim != (uint32_t)p->queue.arrivals + 1)
+		expect_kept(p, a, who, v);
 }
 
-static void ask(struct dice *d, struct pair *p, const struct neap_request *r, int all)
+/* What the model does when the engine has answered. */
+static void follow(struct pair *p, const struct neap_answer *a, const struct queue_person *who,
+		   const struct queue_visit *v)
 {
+	if (a->status == NEAP_GRANTED) {
+		neap_all_take(&p->queue.world.all[who->all], who->cost, p->queue.at, NULL);
+		remember(p, who->all, who->cost, p->queue.at);
+	} else if (a->status == NEAP_WAITING) {
+		p->asked[p->asks] = *who;
+		p->asked[p->asks++].ticket = a->ticket;
+	}
+	if (who->room < 0 && a->status == NEAP_WAITING)
+		queue_join(&p->queue, who->all, who->cost, who->deadline, a->ticket);
+	else if (who->room >= 0 && a->status == NEAP_GRANTED)
+		queue_granted(&p->queue, v);
+	else if (who->room >= 0 && a->status == NEAP_WAITING)
+		queue_stay(&p->queue, v, a->ticket);
+	else if (who->room >= 0)
+		queue_withdraw(&p->queue, v);
+}
+
+static void ask(struct dice *d, struct pair *p, struct queue_person *who)
+{
+	struct neap_request r;
 	struct neap_answer a, peeked;
+	struct queue_visit v = {.turn = 1};
 	int waits = (int)dice_between(d, 0, 3);
+	any_place(d, p, &r, who);
 	queue_advance(&p->queue, p->now);
-	neap_engine_peek(p->engine, r, p->now, &peeked);
-	expect_answer(p, &peeked, all, r->cost);
+	if (who->room >= 0)
+		queue_visit(&p->queue, who, &v);
+	else
+		v.when = queue_decide(&p->queue, who->all, who->cost, UINT64_MAX, &v.term);
+	neap_engine_peek(p->engine, &r, p->now, &peeked);
+	expect_answer(p, &peeked, who, &v);
 	if (!waits)
-		neap_engine_try(p->engine, r, p->now, &a);
-	else if (neap_engine_acquire(p->engine, r, p->now, &a))
+		neap_engine_try(p->engine, &r, p->now, &a);
+	else if (neap_engine_acquire(p->engine, &r, p->now, &a))
 		trial_fail("no memory");
 	if (a.at != peeked.at || a.bound != peeked.bound || a.ahead != peeked.ahead)
 		trial_fail("peek says %ld, acquire %ld", peeked.at, a.at);
 	if (a.status != peeked.status && peeked.status != NEAP_REFUSED)
 		trial_fail("peek answers %d, acquire %d", peeked.status, a.status);
-	int open = p->queue.people + p->queue.ends;
-	switch (a.status) {
-	case NEAP_GRANTED:
-		neap_all_take(&p->queue.world.all[all], r->cost, p->queue.at, NULL);
-		remember(p, all, r->cost, p->queue.at);
-		break;
-	case NEAP_TIMEOUT:
-		if (r->deadline > p->queue.at && a.at <= r->deadline)
-			trial_fail("deadline %ld refused, %ld is early enough", r->deadline, a.at);
-		break;
-	case NEAP_QUEUE_FULL:
-		if (open < (int)p->waiters_max)
-			trial_fail("full with %d of %u", open, p->waiters_max);
-		break;
-	case NEAP_WAITING:
-		if (open >= (int)p->waiters_max || r->deadline <= p->queue.at ||
-		    (a.at > r->deadline && a.at < neap_on_give))
-			trial_fail("waits, %d of %u do, deadline %ld, %ld at best", open, p->waiters_max,
-				   r->deadline, a.at);
-		queue_join(&p->queue, all, r->cost, r->deadline, a.ticket);
-		p->asked[p->asks++] = p->queue.person[p->queue.people - 1];
-		break;
-	case NEAP_REFUSED:
-		if (waits)
-			trial_fail("acquire refuses");
-	}
+	int full = p->queue.people + p->queue.ends >= (int)p->waiters_max;
+	int late = r.deadline <= p->queue.at || (a.at > r.deadline && a.at < neap_on_give);
+	int no_place = who->room >= 0 && v.victim == (uint32_t)p->queue.arrivals + 1;
+	int wants = late ? NEAP_TIMEOUT : full || no_place ? NEAP_QUEUE_FULL : NEAP_WAITING;
+	if (peeked.status == NEAP_REFUSED && a.status != (waits ? wants : NEAP_REFUSED))
+		trial_fail("answers %d, not %d; deadline %ld, %ld at best", a.status, wants, r.deadline,
+			   a.at);
+	follow(p, &a, who, &v);
 }
 
 static void ask_anything(struct dice *d, struct pair *p)
 {
-	struct neap_request r;
-	int all;
-	any_request(d, p, &r, &all);
-	ask(d, p, &r, all);
+	struct queue_person who = {.room = -1, .all = (int)dice_between(d, 0, QUEUE_ALLS - 1)};
+	for (int i = 0; i < QUEUE_COSTS; i++)
+		who.cost[i] = dice_between(d, 0, 3) ? dice_between(d, 0, 1) : dice_between(d, 0, 3);
+	who.deadline = dice_between(d, 0, 2) ? neap_never : p->now + dice_any_size(d, 1, 8000) - 2;
+	ask(d, p, &who);
 }
 
 static void ask_for_some(struct dice *d, struct pair *p)
 {
-	int all = (int)dice_between(d, 0, QUEUE_ALLS - 1);
+	struct queue_person who = {.room = -1, .all = (int)dice_between(d, 0, QUEUE_ALLS - 1)};
 	int one = dice_between(d, 0, 3) ? (int)dice_between(d, 0, QUEUE_COSTS - 1) : -1;
-	struct neap_request r = {.all = &p->world.all[all], .deadline = neap_never};
 	for (int i = 0; i < QUEUE_COSTS; i++)
-		r.cost[i] = one < 0 ? dice_between(d, 0, 5) > 0 : i == one;
-	if (!dice_between(d, 0, 9))
-		r.deadline = p->now + dice_any_size(d, 1, 8000);
-	ask(d, p, &r, all);
+		who.cost[i] = one < 0 ? dice_between(d, 0, 5) > 0 : i == one;
+	who.deadline = dice_between(d, 0, 9) ? neap_never : p->now + dice_any_size(d, 1, 8000);
+	ask(d, p, &who);
 }
 
 static void go_to_sleep(struct dice *d, struct pair *p)
@@ -413,18 +394,21 @@ static void step(struct dice *d, struct pair *p)
 		drain(d, p);
 }
 
-static void same_as_a_list(struct dice *d)
+static void same_in(struct dice *d, int rooms_most)
 {
 	static struct pair p;
 	for (int64_t ops = trial_ops(50000); ops > 0;) {
-		open_both(d, &p, any_world);
+		open_both(d, &p, world_any, rooms_most ? (int)dice_between(d, 1, rooms_most) : 0);
 		for (int i = 0; i < 200; i++, ops--) {
 			step(d, &p);
 			expect_same(&p);
 		}
-		neap_engine_close(p.engine);
+		close_both(&p);
 	}
 }
+
+static void same_as_a_list(struct dice *d) { same_in(d, 0); }
+static void same_with_rooms(struct dice *d) { same_in(d, QUEUE_ROOMS); }
 
 /* ---- overload ---- */
 
@@ -443,26 +427,31 @@ static void busy_step(struct dice *d, struct pair *p)
 	drain(d, p);
 }
 
-static void nobody_starves(struct dice *d)
+static void busy_in(struct dice *d, int rooms)
 {
 	static struct pair p;
 	int64_t urgent = 0, worlds = 0;
 	for (int64_t ops = trial_ops(50000); ops > 0; worlds++) {
-		open_both(d, &p, busy_world);
+		open_both(d, &p, world_busy, rooms);
 		for (int i = 0; i < 400; i++, ops--) {
 			busy_step(d, &p);
 			expect_same(&p);
 			urgent += p.queue.urgent != 0;
 		}
-		neap_engine_close(p.engine);
+		close_both(&p);
 	}
 	if (worlds > 20 && urgent < worlds)
 		trial_fail("somebody was urgent in %ld steps of %ld worlds", urgent, worlds);
 }
 
+static void nobody_starves(struct dice *d) { busy_in(d, 0); }
+static void busy_with_rooms(struct dice *d) { busy_in(d, QUEUE_ROOMS); }
+
 int main(void)
 {
 	trial_run("an engine ends every ticket as a list of people would", same_as_a_list);
 	trial_run("and under overload, where some become urgent", nobody_starves);
+	trial_run("and where some wait in queues", same_with_rooms);
+	trial_run("and where some wait in queues under overload", busy_with_rooms);
 	return trial_verdict();
 }

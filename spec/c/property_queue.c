@@ -64,8 +64,8 @@ static struct room_person anybody(struct dice *d, struct pair *p)
 static void join(struct pair *p, const struct room_person *o)
 {
 	struct neap_entry e = {
-		.request.all = o->all, .flow = o->key, .arrival = o->arrival, .since = o->since,
-		.priority = o->priority, .waiter = o->name,
+		.request = {.all = o->all, .flow = o->key, .priority = o->priority},
+		.arrival = o->arrival, .since = o->since, .waiter = o->name,
 	};
 	memcpy(e.request.cost, o->cost, sizeof o->cost);
 	room_join(&p->room, o);
@@ -119,13 +119,13 @@ static void come(struct dice *d, struct pair *p)
 	join(p, &o);
 	expect_same(p);
 	uint32_t me = p->place[p->people - 1];
-	int64_t ahead = neap_queue_ahead(p->queue, me, queued);
+	uint32_t victim_at = neap_queue_victim(p->queue, me), victim = name_at(p, victim_at);
+	if (victim != room_victim(&p->room))
+		trial_fail("%u has to go, not %u", victim, room_victim(&p->room));
+	int64_t ahead = neap_queue_ahead(p->queue, me, victim_at, queued);
 	if (ahead != room_ahead(&p->room, o.name, want) || memcmp(queued, want, sizeof want))
 		trial_fail("%ld ahead, not %d, or not what they cost", ahead,
 			   room_ahead(&p->room, o.name, want));
-	uint32_t victim = name_at(p, neap_queue_victim(p->queue, me));
-	if (victim != room_victim(&p->room))
-		trial_fail("%u has to go, not %u", victim, room_victim(&p->room));
 	int leaves = !dice_between(d, 0, 5);
 	if (leaves || (room_first(&p->room) == o.name && dice_between(d, 0, 1)))
 		go(p, p->people - 1, !leaves);
@@ -157,7 +157,7 @@ static void same_as_a_list(struct dice *d)
 
 static uint32_t enter(struct neap_queue *q, uint64_t flow, int64_t cost, uint64_t arrival)
 {
-	struct neap_entry e = {.request.cost = {cost}, .flow = flow, .arrival = arrival,
+	struct neap_entry e = {.request = {.cost = {cost}, .flow = flow}, .arrival = arrival,
 			       .waiter = (uint32_t)flow};
 	return neap_queue_join(q, &e);
 }

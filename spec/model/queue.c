@@ -11,6 +11,8 @@
  *   refund comes, or the one before it is gone.
  *   At one instant the heads that are to be asked are asked first, always the eldest of them; then
  *   sleepers wake and those whose deadline it is give up, in order of arrival.
+ *   In a waiting room (room.c) it is said there whose turn it is; that one is the head. When another
+ *   is, it is asked where it stands, and the first before the limiter where the one before stood.
  *   A head that has moved 8 times is urgent, if nobody older is. Nobody younger takes of a limiter
  *   what would make it come later. When it was asked and stays, and when it ends, those who stand
  *   first before its limiters are to be asked.
@@ -19,36 +21,13 @@
 
 #include <string.h>
 
-/* ---- worlds ---- */
-
-void world_copy(struct world *to, const struct world *from)
-{
-	memcpy(to, from, sizeof *to);
-	for (int i = 0; i < QUEUE_LIMITERS; i++)
-		if (to->limiter[i].kind == NEAP_WINDOW)
-			to->limiter[i].as.window.log = to->log[i];
-	for (int a = 0; a < QUEUE_ALLS; a++) {
-		to->all[a].terms = to->term[a];
-		for (int t = 0; t < to->all[a].count; t++)
-			to->term[a][t].limiter = &to->limiter[from->term[a][t].limiter - from->limiter];
-	}
-}
-
-int world_same(const struct world *a, const struct world *b)
-{
-	struct world c;
-	world_copy(&c, b);
-	for (int i = 0; i < QUEUE_LIMITERS; i++)
-		if (c.limiter[i].kind == NEAP_WINDOW)
-			c.limiter[i].as.window.log = a->limiter[i].as.window.log;
-	return !memcmp(a->limiter, c.limiter, sizeof c.limiter) && !memcmp(a->log, c.log, sizeof c.log);
-}
-
 /* ---- who stands where ---- */
 
-static int line_of(const struct queue_person *p)
+int queue_line_of(const struct queue_person *p)
 {
 	int mask = 0;
+	if (p->room >= 0)
+		return (QUEUE_ALLS << QUEUE_COSTS) + p->room;
 	for (int i = 0; i < QUEUE_COSTS; i++)
 		mask |= (p->cost[i] > 0) << i;
 	return p->all * (1 << QUEUE_COSTS) + mask;
@@ -56,28 +35,30 @@ static int line_of(const struct queue_person *p)
 
 static int is_head(const struct queue *q, const struct queue_person *p)
 {
+	if (p->all >= 0 && p->room >= 0)
+		return room_first(&q->room[p->room]) == (uint32_t)p->arrival;
 	for (const struct queue_person *o = q->person; o < p; o++)
-		if (o->all >= 0 && line_of(o) == line_of(p))
+		if (o->all >= 0 && queue_line_of(o) == queue_line_of(p))
 			return 0;
 	return p->all >= 0;
 }
 
 /* The eldest head before a limiter. */
-static struct queue_person *first_at(struct queue *q, int limiter)
+struct queue_person *queue_first_at(struct queue *q, int limiter)
 {
 	for (struct queue_person *p = q->person; p < q->person + q->people; p++)
-		if (is_head(q, p) && q->stands_at[line_of(p)] == limiter)
+		if (is_head(q, p) && q->stands_at[queue_line_of(p)] == limiter)
 			return p;
 	return NULL;
 }
 
-static int limiter_of(const struct queue *q, int all, int term)
+int queue_limiter_of(const struct queue *q, int all, int term)
 {
 	return (int)(q->world.term[all][term].limiter - q->world.limiter);
 }
 
 /* What an all asks of the limiter of its term i, at the first of that limiter's terms. */
-static int64_t asked(const struct neap_all *a, const int64_t *cost, int i)
+int64_t queue_asked(const struct neap_all *a, const int64_t *cost, int i)
 {
 	int64_t sum = 0;
 	if (i && a->terms[i].limiter == a->terms[i - 1].limiter)
@@ -100,21 +81,21 @@ static struct queue_person *find(struct queue *q, int64_t ticket)
 static int64_t asks_of(const struct queue *q, const struct queue_person *p, int limiter)
 {
 	for (int i = 0; i < q->world.all[p->all].count; i++)
-		if (limiter_of(q, p->all, i) == limiter)
-			return asked(&q->world.all[p->all], p->cost, i);
+		if (queue_limiter_of(q, p->all, i) == limiter)
+			return queue_asked(&q->world.all[p->all], p->cost, i);
 	return 0;
 }
 
 /* From when on somebody younger may have 'sum' of a limiter of the urgent one's. */
-static neap_ns spared(struct queue *q, int limiter, int64_t sum, uint64_t arrival)
+neap_ns queue_spared(struct queue *q, int limiter, int64_t sum, uint64_t arrival)
 {
 	struct queue_person *u = q->urgent ? find(q, q->urgent) : NULL;
 	struct neap_limiter *l = &q->world.limiter[limiter];
 	int64_t own = u && u->arrival < arrival ? asks_of(q, u, limiter) : 0;
 	if (!own)
 		return q->at;
-	int stands = q->stands_at[line_of(u)];
-	neap_ns goes = first_at(q, stands) == u ? q->due[stands] : neap_on_give;
+	int stands = q->stands_at[queue_line_of(u)];
+	neap_ns goes = queue_first_at(q, stands) == u ? q->due[stands] : neap_on_give;
 	if (goes == neap_on_give || goes < q->at)
 		goes = q->at;
 	if (neap_limiter_after(l, sum, own, q->at) <= goes)
@@ -130,14 +111,14 @@ neap_ns queue_decide(struct queue *q, int all, const int64_t *cost, uint64_t arr
 	neap_ns latest = q->at;
 	*term = -1;
 	for (int i = 0; i < a->count; i++) {
-		int64_t sum = asked(a, cost, i);
+		int64_t sum = queue_asked(a, cost, i);
 		if (!sum)
 			continue;
 		neap_ns when = neap_limiter_when(a->terms[i].limiter, sum, q->at);
-		const struct queue_person *first = first_at(q, limiter_of(q, all, i));
+		const struct queue_person *first = queue_first_at(q, queue_limiter_of(q, all, i));
 		if (first && first->arrival < arrival && when != neap_never)
 			when = neap_on_give;
-		neap_ns spare = spared(q, limiter_of(q, all, i), sum, arrival);
+		neap_ns spare = queue_spared(q, queue_limiter_of(q, all, i), sum, arrival);
 		if (spare > when && when < neap_on_give)
 			when = spare;
 		if (when > latest) {
@@ -170,17 +151,32 @@ static void unmark(struct queue *q, int limiter)
 static void ask_held_up(struct queue *q, const struct queue_person *u)
 {
 	for (int l = 0; l < QUEUE_LIMITERS; l++)
-		if (asks_of(q, u, l) && first_at(q, l) &&
-		    (q->urgent != u->ticket || q->stands_at[line_of(u)] != l))
+		if (asks_of(q, u, l) && queue_first_at(q, l) &&
+		    (q->urgent != u->ticket || q->stands_at[queue_line_of(u)] != l))
 			mark(q, l);
+}
+
+struct queue_person *queue_head_of(struct queue *q, int line)
+{
+	for (struct queue_person *p = q->person; p < q->person + q->people; p++)
+		if (is_head(q, p) && queue_line_of(p) == line)
+			return p;
+	return NULL;
 }
 
 static void end(struct queue *q, struct queue_person *p, int status, int32_t bound)
 {
 	struct queue_person gone = *p;
+	const struct queue_person *head = p->room >= 0 ? queue_head_of(q, queue_line_of(p)) : NULL;
+	uint64_t arrival = head ? head->arrival : 0;
 	q->ended[q->ends++] = (struct neap_completion){p->ticket, q->at, status, bound};
+	if (p->room >= 0)
+		room_go(&q->room[p->room], (uint32_t)p->arrival, status == NEAP_GRANTED);
 	memmove(p, p + 1, (size_t)(q->person + q->people - p - 1) * sizeof *p);
 	q->people--;
+	head = gone.room >= 0 ? queue_head_of(q, queue_line_of(&gone)) : NULL;
+	if (head && head->arrival != arrival)
+		q->stands_at[queue_line_of(&gone)] = -1;   /* until the next head does */
 	if (q->urgent == gone.ticket) {
 		q->urgent = 0;
 		ask_held_up(q, &gone);
@@ -190,8 +186,8 @@ static void end(struct queue *q, struct queue_person *p, int status, int32_t bou
 static void move(struct queue *q, struct queue_person *p, int to, neap_ns when)
 {
 	struct queue_person *u = q->urgent ? find(q, q->urgent) : NULL;
-	q->stands_at[line_of(p)] = to;
-	if (first_at(q, to) == p) {
+	q->stands_at[queue_line_of(p)] = to;
+	if (queue_first_at(q, to) == p) {
 		q->due[to] = when;
 		unmark(q, to);   /* it was asked just now */
 	}
@@ -202,22 +198,81 @@ static void move(struct queue *q, struct queue_person *p, int to, neap_ns when)
 		ask_held_up(q, u);
 }
 
+/* The term for which somebody is at a limiter, or the first that is asked at all. */
+static int32_t term_at(struct queue *q, const struct queue_person *p, int limiter)
+{
+	const struct neap_all *a = &q->world.all[p->all];
+	int32_t any = -1;
+	for (int32_t i = 0; i < a->count; i++) {
+		if (!p->cost[a->terms[i].cost])
+			continue;
+		if (queue_limiter_of(q, p->all, i) == limiter)
+			return i;
+		any = any < 0 ? i : any;
+	}
+	return any;
+}
+
+/* A room's head stands where it is held up; one that may go is asked, if not 'asking' now. Whoever
+ * was head before begins anew when it is again. */
+void queue_stand_anew(struct queue *q, int line, int asking)
+{
+	int32_t term;
+	struct queue_person *p = queue_head_of(q, line), *u = q->urgent ? find(q, q->urgent) : NULL;
+	q->stands_at[line] = -1;
+	for (struct queue_person *o = q->person; o < q->person + q->people; o++)
+		if (o != p && o->all >= 0 && queue_line_of(o) == line)
+			o->moves = 0;
+	if (!p)
+		return;
+	if (u && u != p && queue_line_of(u) == line) {
+		q->urgent = 0;
+		ask_held_up(q, u);
+	}
+	neap_ns when = queue_decide(q, p->all, p->cost, p->arrival, &term);
+	int ends = term < 0 || when == neap_never;
+	term = term < 0 ? term_at(q, p, asking) : term;
+	int to = queue_limiter_of(q, p->all, term);
+	q->stands_at[line] = to;
+	q->stands_by[line] = term;
+	if (queue_first_at(q, to) == p) {
+		q->due[to] = ends ? neap_on_give : when;
+		if (to != asking)
+			unmark(q, to);
+		if (ends && to != asking)
+			mark(q, to);
+	}
+	if (q->urgent == p->ticket)
+		ask_held_up(q, p);
+}
+
+/* Whoever was first there has left without having been asked. */
+void queue_vacated(struct queue *q, int limiter)
+{
+	unmark(q, limiter);
+	if (queue_first_at(q, limiter))
+		mark(q, limiter);
+}
+
 /* Ask the first before a limiter. Is there another to be asked, now that it is gone? */
 static int ask_first(struct queue *q, int limiter)
 {
 	int32_t term;
-	struct queue_person *p = first_at(q, limiter);
+	struct queue_person *p = queue_first_at(q, limiter);
 	if (!p)
 		return 0;
 	neap_ns when = queue_decide(q, p->all, p->cost, p->arrival, &term);
 	if (when <= q->at)
 		when = neap_all_claim(&q->world.all[p->all], p->cost, q->at, &term);
 	if (when <= q->at || when == neap_never) {
+		int line = queue_line_of(p), room = p->room;
 		end(q, p, when <= q->at ? NEAP_GRANTED : NEAP_NEVER, when <= q->at ? -1 : term);
+		if (room >= 0)
+			queue_stand_anew(q, line, limiter);
 		return 1;
 	}
-	int to = limiter_of(q, p->all, term);
-	q->stands_by[line_of(p)] = term;
+	int to = queue_limiter_of(q, p->all, term);
+	q->stands_by[queue_line_of(p)] = term;
 	if (to == limiter)
 		q->due[limiter] = when;
 	else
@@ -229,11 +284,11 @@ static int ask_first(struct queue *q, int limiter)
 
 static uint64_t rank_of(struct queue *q, int limiter)
 {
-	const struct queue_person *first = first_at(q, limiter);
+	const struct queue_person *first = queue_first_at(q, limiter);
 	return first ? first->arrival : 0;
 }
 
-static void settle_down(struct queue *q)
+void queue_settle_down(struct queue *q)
 {
 	while (q->dirt) {
 		int eldest = 0;
@@ -249,14 +304,14 @@ static void settle_down(struct queue *q)
 /* Nobody is woken where nobody stands. */
 static void mark_if_any(struct queue *q, int limiter)
 {
-	if (first_at(q, limiter))
+	if (queue_first_at(q, limiter))
 		mark(q, limiter);
 }
 
 void queue_ask_again(struct queue *q, int limiter)
 {
 	mark_if_any(q, limiter);
-	settle_down(q);
+	queue_settle_down(q);
 }
 
 void queue_ask_all_again(struct queue *q, int all, int permits_alone)
@@ -264,19 +319,31 @@ void queue_ask_all_again(struct queue *q, int all, int permits_alone)
 	for (int i = 0; i < q->world.all[all].count; i++) {
 		int kind = q->world.all[all].terms[i].limiter->kind;
 		if (!permits_alone || kind == NEAP_SEMAPHORE || kind == NEAP_ADAPTIVE)
-			mark_if_any(q, limiter_of(q, all, i));
+			mark_if_any(q, queue_limiter_of(q, all, i));
 	}
-	settle_down(q);
+	queue_settle_down(q);
 }
 
-static void drop(struct queue *q, struct queue_person *p, int status)
+void queue_drop(struct queue *q, struct queue_person *p, int status)
 {
-	int line = line_of(p), limiter = q->stands_at[line];
-	int was_first = first_at(q, limiter) == p;
-	end(q, p, status, status == NEAP_TIMEOUT ? q->stands_by[line] : -1);
-	if (was_first)
+	int line = queue_line_of(p), limiter = q->stands_at[line], is_room = p->room >= 0;
+	const struct queue_person *head = queue_head_of(q, line), *first = queue_first_at(q, limiter);
+	int was_head = head == p, was_first = first == head;
+	uint64_t arrival = head->arrival;
+	int32_t term = q->stands_by[line];
+	if (head->all != p->all)
+		term = term_at(q, p, -1);
+	end(q, p, status, status == NEAP_TIMEOUT ? term : -1);
+	head = queue_head_of(q, line);
+	if (is_room && head && head->arrival != arrival) {
+		queue_stand_anew(q, line, -1);
+		first = queue_first_at(q, limiter);
+		if (was_first && (!first || queue_line_of(first) != line))
+			queue_vacated(q, limiter);
+	} else if (was_first && was_head) {
 		mark(q, limiter);
-	settle_down(q);
+	}
+	queue_settle_down(q);
 }
 
 /* ---- time ---- */
@@ -285,8 +352,8 @@ static neap_ns timer_of(struct queue *q, struct queue_person *p)
 {
 	neap_ns due = p->deadline;
 	if (p->all >= 0 && is_head(q, p)) {
-		int limiter = q->stands_at[line_of(p)];
-		if (first_at(q, limiter) == p && q->due[limiter] < due)
+		int limiter = q->stands_at[queue_line_of(p)];
+		if (queue_first_at(q, limiter) == p && q->due[limiter] < due)
 			due = q->due[limiter];
 	}
 	return due;
@@ -314,17 +381,17 @@ static void happen(struct queue *q)
 		if (timer_of(q, p) > q->at)
 			continue;
 		due[count++] = p->ticket;
-		int limiter = p->all < 0 ? -1 : q->stands_at[line_of(p)];
-		if (is_head(q, p) && first_at(q, limiter) == p && q->due[limiter] <= q->at)
+		int limiter = p->all < 0 ? -1 : q->stands_at[queue_line_of(p)];
+		if (is_head(q, p) && queue_first_at(q, limiter) == p && q->due[limiter] <= q->at)
 			mark(q, limiter);
 	}
-	settle_down(q);
+	queue_settle_down(q);
 	for (int i = 0; i < count; i++) {
 		struct queue_person *p = find(q, due[i]);
 		if (p && p->all < 0)
 			end(q, p, NEAP_WOKEN, -1);
 		else if (p && p->deadline <= q->at)
-			drop(q, p, NEAP_TIMEOUT);
+			queue_drop(q, p, NEAP_TIMEOUT);
 	}
 }
 
@@ -340,11 +407,12 @@ void queue_advance(struct queue *q, neap_ns now)
 
 /* ---- coming and going ---- */
 
-static struct queue_person *arrive(struct queue *q, int64_t ticket, neap_ns deadline)
+struct queue_person *queue_arrive(struct queue *q, int64_t ticket, neap_ns deadline)
 {
 	struct queue_person *p = &q->person[q->people++];
 	*p = (struct queue_person){
-		.ticket = ticket, .deadline = deadline, .arrival = ++q->arrivals, .all = -1};
+		.ticket = ticket, .deadline = deadline, .arrival = ++q->arrivals, .all = -1,
+		.room = -1};
 	return p;
 }
 
@@ -352,21 +420,21 @@ void queue_join(struct queue *q, int all, const int64_t *cost, neap_ns deadline,
 {
 	int32_t term;
 	neap_ns when = queue_decide(q, all, cost, UINT64_MAX, &term);
-	struct queue_person *p = arrive(q, ticket, deadline);
+	struct queue_person *p = queue_arrive(q, ticket, deadline);
 	memcpy(p->cost, cost, sizeof p->cost);
 	p->all = all;
 	if (!is_head(q, p))
 		return;
-	int line = line_of(p), limiter = limiter_of(q, all, term);
+	int line = queue_line_of(p), limiter = queue_limiter_of(q, all, term);
 	q->stands_at[line] = limiter;
 	q->stands_by[line] = term;
-	if (first_at(q, limiter) == p)
+	if (queue_first_at(q, limiter) == p)
 		q->due[limiter] = when;
 }
 
 void queue_sleep(struct queue *q, neap_ns until, int64_t ticket)
 {
-	arrive(q, ticket, until > 0 ? until : 0);
+	queue_arrive(q, ticket, until > 0 ? until : 0);
 }
 
 int queue_cancel(struct queue *q, int64_t ticket)
@@ -375,25 +443,25 @@ int queue_cancel(struct queue *q, int64_t ticket)
 	if (p && p->all < 0)
 		end(q, p, NEAP_CANCELLED, -1);
 	else if (p)
-		drop(q, p, NEAP_CANCELLED);
+		queue_drop(q, p, NEAP_CANCELLED);
 	return p != NULL;
 }
 
 int queue_ahead(struct queue *q, int all, const int64_t *cost)
 {
 	const struct neap_all *a = &q->world.all[all];
-	struct queue_person me = {.all = all};
+	struct queue_person me = {.all = all, .room = -1};
 	int most = 0;
 	memcpy(me.cost, cost, sizeof me.cost);
 	for (int i = 0; i < a->count; i++) {
-		int ahead = 0, limiter = limiter_of(q, all, i);
-		if (!asked(a, cost, i))
+		int ahead = 0, limiter = queue_limiter_of(q, all, i);
+		if (!queue_asked(a, cost, i))
 			continue;
 		for (struct queue_person *p = q->person; p < q->person + q->people; p++)
 			ahead += p->all >= 0 &&
-				 (q->stands_at[line_of(p)] == limiter || line_of(p) == line_of(&me) ||
+				 (q->stands_at[queue_line_of(p)] == limiter || queue_line_of(p) == queue_line_of(&me) ||
 				  (p->ticket == q->urgent &&
-				   spared(q, limiter, asked(a, cost, i), UINT64_MAX) > q->at));
+				   queue_spared(q, limiter, queue_asked(a, cost, i), UINT64_MAX) > q->at));
 		most = ahead > most ? ahead : most;
 	}
 	return most;

@@ -6,7 +6,7 @@
  *
  *   Of one key and priority, the eldest goes first. Of the keys of one priority, the one with the
  *   lowest tag, and then the one whose eldest came first. Of the priorities, the highest; with
- *   ageing the one for whose first since - priority * ageing_ns is lowest, then who came first.
+ *   ageing that of the one for whom since - priority * ageing_ns is lowest, or who came first.
  *   A grant moves its key's tag on by its cost, and its priority's virtual time to the tag before,
  *   and on by cost / keys that wait, up to the tag after, while other keys wait.
  *   A key without people keeps its tag: until virtual time has reached it, or there are more keys
@@ -169,11 +169,11 @@ static room_sum urgency(const struct room *r, const struct room_person *p)
 
 uint32_t room_first(const struct room *r)
 {
-	const struct room_person *best = NULL;
+	const struct room_person *best = r->person;
 	for (const struct room_person *p = r->person; p < r->person + r->people; p++)
-		if (p == first_of(r, p->priority) && (!best || urgency(r, p) < urgency(r, best)))
+		if (urgency(r, p) < urgency(r, best))
 			best = p;
-	return best ? best->name : 0;
+	return r->people ? first_of(r, best->priority)->name : 0;
 }
 
 uint32_t room_victim(const struct room *r)
@@ -193,12 +193,20 @@ int room_ahead(const struct room *r, uint32_t name, room_sum *queued)
 {
 	const struct room_person *me = find(r, name), *first = find(r, room_first(r));
 	const struct room_key *k = key_of(r, me);
-	int ahead = !is_of(first, k);
+	uint32_t victim = room_victim(r);
+	const struct room_person *gone = victim ? find(r, victim) : NULL;
+	int ahead = 0;
+	/* with ageing, who lends his priority his age may be the one who goes */
+	if (r->ageing_ns && gone && gone->priority == first->priority)
+		first = NULL;
 	memset(queued, 0, NEAP_COSTS * sizeof *queued);
 	for (const struct room_person *p = r->person; p < me; p++) {
-		ahead += is_of(p, k);
+		int counts = is_of(p, k) ? !k->mixed : same_limits(p, me);
+		if (p->name == victim || !(is_of(p, k) || p == first))
+			continue;
+		ahead++;
 		for (int i = 0; i < NEAP_COSTS; i++)
-			queued[i] += is_of(p, k) && !k->mixed ? p->cost[i] : 0;
+			queued[i] += counts ? p->cost[i] : 0;
 	}
 	return ahead;
 }

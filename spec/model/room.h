@@ -7,7 +7,7 @@
 
 __extension__ typedef __int128 room_sum;
 
-enum { ROOM_PEOPLE = 64, ROOM_KEYS = 4096 };
+enum { ROOM_PEOPLE = 64, ROOM_KEYS = 128 };
 
 struct room_person {
 	int64_t cost[NEAP_COSTS];
