@@ -188,7 +188,8 @@ neap_ns neap_lines_predict_in(const struct neap_lines *s, const struct neap_aske
 		neap_ns at = neap_limiter_after(t->limiter, before, c, now);
 		/* who is first only because the queue has stepped back was not told when */
 		const struct neap_line *first =
-			p && p->first && post != b->left ? neap_line_at(s, p->first) : NULL;
+			p && p->first && post != b->left && !b->was_urgent
+				? neap_line_at(s, p->first) : NULL;
 		if (first && at < p->due && first->alone && !wanted(s, a, i, first->node.arrival))
 			at = p->due;
 		int64_t others = others_ahead(s, a, i, c, own, now);

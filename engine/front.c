@@ -76,7 +76,7 @@ int32_t neap_front_term(const struct neap_engine *e, uint32_t name)
 static neap_ns predict(struct neap_engine *e, const struct visit *v, struct neap_answer *a)
 {
 	struct neap_before b = {
-		.line = v->line, .left = v->was_first ? v->post : 0,
+		.line = v->line, .left = v->was_first ? v->post : 0, .was_urgent = v->was_urgent,
 		.head_goes = neap_queue_before(v->queue, v->place, v->victim) != 0,
 	};
 	b.count = neap_queue_ahead(v->queue, v->place, v->victim, b.queued);
@@ -217,7 +217,7 @@ static void stay(struct neap_engine *e, const struct neap_request *r, struct vis
 		neap_turn_arm(e, was_head);   /* its deadline alone */
 	neap_turn_settle(e);
 	uint32_t victim = neap_queue_victim(v->queue, v->place);
-	if (victim) {   /* still: another thread may have given back what lets somebody go */
+	if (victim) {   /* still: what stood behind who lost its turn has gone, and others after it */
 		v->queue->stats.dropped++;
 		neap_turn_drop(e, v->queue->place[victim].entry.waiter, NEAP_QUEUE_FULL);
 	}

@@ -164,6 +164,7 @@ struct neap_before {
 	int64_t count;
 	uint32_t line;                 /* the queue's; 0: there is none */
 	uint32_t left;                 /* the post where it has stepped back, being the first; or 0 */
+	int32_t was_urgent;            /* 1: who has stepped back was; for its sake others wait */
 	int32_t head_goes;             /* 1: its head does */
 };
 /* The same for one who would wait in a queue. */

@@ -67,7 +67,9 @@ void queue_stay(struct queue *q, const struct queue_visit *v, int64_t ticket)
 	if (v->turn)
 		take_turn(q, v);
 	queue_settle_down(q);
-	for (p = q->person; v->victim && p < q->person + q->people; p++)
+	if (!room_victim(&q->room[v->who.room]))
+		return;   /* the turn of another made room */
+	for (p = q->person; p < q->person + q->people; p++)
 		if (p->room == v->who.room && (uint32_t)p->arrival == v->victim) {
 			queue_drop(q, p, NEAP_QUEUE_FULL);
 			return;
