@@ -82,6 +82,50 @@ describe("a hedge", function ()
     assert.same({ false, { "boom" } }, { ok, err })
   end)
 
+  it("answers a success that comes at the same moment as a failure", function ()
+    assert.same({ "b" }, run(hedge { after = 1 }, script { { 2, nil, "no" }, { 1, "b" } }))
+    assert.same({ "0: 1 begins", "1: 2 begins", "2: 1 ends", "2: 2 ends" }, log)
+  end)
+
+  --- Whose answer it is, and when: worked out for two calls, from how long they take and how they
+  --- end. Times are odd fractions, so that no two meet.
+  local function expected(after, first, second)
+    if first.ok and first.takes < after then return 1, first.takes end
+    local ended = second.takes + (first.ok and after or math.min(after, first.takes))
+    if first.ok and (not second.ok or first.takes < ended) then return 1, first.takes end
+    if second.ok or ended > first.takes then return 2, ended end
+    return 1, first.takes
+  end
+
+  it("is whichever succeeds first, or the last failure, and leaves nothing behind", function ()
+    local seed = tonumber(os.getenv "NEAP_SEED") or os.time()
+    math.randomseed(seed)
+    local places = semaphore(2)
+    for round = 1, 500 do
+      local calls = {}
+      for i = 1, 2 do
+        calls[i] = { takes = (math.random(100) * 2 + i / 3) / 16, ok = math.random(2) == 1 }
+      end
+      local after = (math.random(100) * 2 + 1) / 16
+      local race = hedge { after = after, limiter = places }
+      local began, took, ok, who = rt.now(), nil, nil, nil
+      rt.run(function ()
+        ok, who = race:run(function (try)
+          local mine = calls[try.attempt + 1]
+          if not rt.sleep(mine.takes) then return nil, "cancelled" end
+          return mine.ok, try.attempt + 1
+        end)
+        took = rt.now() - began
+      end)
+      local winner, at = expected(after, calls[1], calls[2])
+      local text = ("NEAP_SEED=%d, round %d"):format(seed, round)
+      assert.same({ calls[winner].ok, winner }, { ok, who }, text)
+      assert.near(at, took, 1e-6, text)
+      assert.equal(2, places:available(), text)
+      assert.near(at, rt.now() - began, 1e-6, text)
+    end
+  end)
+
   it("ends with a failure that is not worth another call", function ()
     local race = hedge { after = 1, classify = classify.match "busy" }
     assert.same({ nil, "fatal" }, run(race, script { { 5, "a" }, { 1, nil, "fatal" } }))

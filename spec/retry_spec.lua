@@ -1,6 +1,9 @@
+local breaker = require "neap.breaker"
+local budget = require "neap.budget"
 local classify = require "neap.classify"
 local events = require "neap.events"
 local manual = require "neap.runtime.manual"
+local per_key = require "neap.per_key"
 local retry = require "neap.retry"
 local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
@@ -66,6 +69,7 @@ describe("a retry", function ()
       [{ max_attempts = 3 }] = 3, [{ max_retries = 3 }] = 4, [{ max_attempts = 0 }] = 1,
       [{ max_retries = 0 }] = 1, [{}] = 5, [{ enabled = false, max_attempts = 9 }] = 1,
       [{ preset = "throttle_net", max_retries = 1 }] = 2,
+      [{ preset = "foundation_handler", max_attempts = 2 }] = 2,
     } do
       options.backoff = "1ms"
       log = {}
@@ -170,6 +174,9 @@ describe("a retry", function ()
     local answer = run(policy, script({ FAILED }, "20ms"))
     assert.same({ nil, "progress_timeout", "no" }, { unpack(answer, 1, 3) })
     assert.same({ 0 }, log)
+    log = {}
+    run(policy, script({ FAILED, DONE }, "10ms"))      -- 50 ms is not longer than 50 ms
+    assert.equal(2, #log)
     local moves = 0
     answer = run(policy, function (try)
       moves = moves + 1
@@ -203,6 +210,14 @@ describe("a retry", function ()
     assert.is_nil(answer[1])
     assert.matches("retry_spec.lua:%d+: boom$", answer[2].value)
     assert.matches("boom\nstack traceback:.*retry_spec.lua", tostring(answer[2]))
+
+    log = {}
+    policy = retry { backoff = "1s", max_attempts = 2 }
+    assert.is_false((pcall(run, policy, function ()
+      log[#log + 1] = rt.now()
+      error("cancelled", 0)                            -- a word, and no wait that was cancelled
+    end)))
+    assert.equal(2, #log)
 
     log = {}
     policy = retry { backoff = "1s", exceptions = "pass" }
@@ -247,6 +262,43 @@ describe("a retry", function ()
     log = {}
     answer = run(policy, script { DONE }, { cost = 2 })
     assert.same({ { nil, "cost" }, {} }, { { answer[1], answer[2] }, log })
+    answer = run(retry { backoff = "1s", limiter = line, max_elapsed = "15s" }, script { FAILED })
+    assert.same({ { nil, "timeout" }, { 50 } }, { { answer[1], answer[2] }, log })
+    log = {}
+    policy = retry { backoff = "1s", limiter = per_key "1/10s burst 1" }
+    run(policy, script { FAILED, DONE }, { cost = { key = "ann", cost = 1 } })
+    run(policy, script { DONE }, { cost = { key = "bob" } })
+    assert.same({ 51, 61, 61 }, log)
+  end)
+
+  it("tells a breaker what its classifier thinks, and nothing of what was cancelled", function ()
+    local brake, asked = breaker { failures = 9 }, 0
+    local policy = retry { backoff = "1s", limiter = brake, max_attempts = 3,
+      classify = function (outcome)
+        asked = asked + 1
+        return outcome.value and outcome.value.status == 503
+      end }
+    local busy, fine = { { status = 503 } }, { { status = 200 } }
+    run(policy, script { busy, busy, busy })
+    assert.same({ 3, 3 }, { brake:failures(), asked })
+    run(policy, script { fine })
+    assert.same({ 0, 4 }, { brake:failures(), asked })
+    run(policy, script { { nil, "cancelled" } })
+    assert.equal(0, brake:failures())
+  end)
+
+  it("tells a budget what failed, also of the last call", function ()
+    local grpc = budget { preset = "grpc" }
+    local policy = retry { backoff = "1s", max_attempts = 3, budget = grpc }
+    run(policy, script { FAILED })
+    assert.equal(7, grpc:left())
+    run(policy, script { FAILED, FAILED, DONE })
+    assert.equal(5, grpc:left())               -- no more than half: the third is not made
+    log = {}
+    run(policy, script { FAILED })
+    assert.same({ 1, 4 }, { #log, grpc:left() })
+    run(policy, script { DONE })
+    assert.equal(4.1, grpc:left())
   end)
 
   it("gives each permit back, saying how the call ended", function ()
@@ -277,6 +329,37 @@ describe("a retry", function ()
       for _ = 1, 4 do rt.spawn(function () policy:run(script({ DONE }, 1)) end) end
     end)
     assert.same({ 0, 0, 1, 1 }, log)
+  end)
+
+  it("makes those calls of the unlimited run that every limit allows", function ()
+    local seed = tonumber(os.getenv "NEAP_SEED") or os.time()
+    math.randomseed(seed)
+    local random = math.random
+    for round = 1, 500 do
+      local takes, attempts = random(0, 3), random(8)
+      local elapsed, deadline, progress = random(40), random(40), random(40)
+      local waits, at = {}, { 0 }
+      for i = 1, 8 do
+        waits[i] = random(0, 9)
+        at[i + 1] = at[i] + takes + waits[i]
+      end
+      local calls = 1
+      while calls < attempts and at[calls + 1] <= elapsed and at[calls + 1] < deadline
+        and at[calls + 1] <= progress do
+        calls = calls + 1
+      end
+      log = {}
+      local began = rt.now()
+      run(retry { max_attempts = attempts, max_elapsed = elapsed, progress_timeout = progress },
+        script({ FAILED }, takes), {
+          timeout = deadline,
+          classify = function (outcome) return "retry", waits[outcome.attempt + 1] end,
+        })
+      for i, time in ipairs(log) do log[i] = time - began end
+      local text = ("NEAP_SEED=%d, round %d"):format(seed, round)
+      assert.same({ unpack(at, 1, calls) }, log, text)
+      assert.equal(at[calls] + takes, rt.now() - began, text)
+    end
   end)
 
   it("tells what happens", function ()

@@ -204,11 +204,7 @@ local function wait(self)
     if self.ended[1] then return true end
     local at, now = earlier(self.next_at, self.deadline), rt.now_ns()
     self.closed = true
-    if at == NEVER then
-      next(self.calls):join()
-    elseif at > now then
-      rt.sleep(tonumber(at - now) / 1e9)
-    end
+    if at > now then rt.sleep(tonumber(at - now) / 1e9) end   -- never: until a call ends
     self.closed = false
     return true
   end)

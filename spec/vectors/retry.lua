@@ -152,8 +152,7 @@ local function watch(case, world)
   local rt, step_ms = world.rt, case.make.clock_step_ms
   local sleep, now_ns = rt.sleep, rt.now_ns
   function rt.sleep(delay)
-    local in_call = world.in_call
-    if not in_call then world.sleeps[#world.sleeps + 1] = delay * 1e3 end
+    if not world.in_call then world.sleeps[#world.sleeps + 1] = delay * 1e3 end
     return sleep(delay)
   end
   if step_ms then
@@ -177,9 +176,9 @@ local function result_of(ok, value, err)
 end
 
 local function run(case, policy, world)
-  local fn = player(case, world)
+  local fn, rt, sleep = player(case, world), world.rt, world.rt.sleep
   local result
-  world.rt.run(function ()
+  local function calls()
     watch(case, world)
     result = result_of(pcall(policy.run, policy, function (try)
       world.in_call = true
@@ -189,7 +188,15 @@ local function run(case, policy, world)
         return ...
       end
       return back(pcall(fn, try))
-    end, { fields = case.make.metadata }))
+    end, { fields = case.make.metadata, timeout = seconds(case.make.deadline_ms) }))
+  end
+  rt.run(function ()
+    local task = rt.spawn(calls)
+    if case.make.cancel_at_ms then
+      sleep(case.make.cancel_at_ms / 1e3)
+      task:cancel()
+    end
+    task:join()
   end)
   return { calls = world.calls, sleeps_ms = world.sleeps, result = result }
 end
@@ -197,7 +204,12 @@ end
 -- ---- events -----------------------------------------------------------------------------------
 
 --- What the cases call these.
-local NAMES = { system_time = "at" }
+local NAMES = { system_time = "at", delay_ms = "delay", exception = "error" }
+
+local function result_word(event)
+  if event.kind == "retry.stop" then return "ok" end
+  return event.trace and "exception" or "failed"
+end
 
 local function listen(case, world)
   local kinds = {}
@@ -217,7 +229,7 @@ local function check_events(expected, got)
           if event[NAMES[field] or field] == nil then harness.fail("event " .. i, field, "none") end
         end
       elseif name == "result" then
-        harness.expect("event " .. i, "retry." .. value, event.kind)
+        harness.expect("event " .. i, value, result_word(event))
       elseif name == "delay_ms" then
         harness.expect("event " .. i, value, event.delay * 1e3)
       elseif name ~= "event" then

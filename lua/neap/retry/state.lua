@@ -94,7 +94,7 @@ function state:elapsed(now) return tonumber(at_ns(now, 2) - self.began) / 1e9 en
 --- Would a call at `at` come too late? What it would break.
 local function broken(self, attempt, at)
   local policy = self.policy
-  if policy.progress_timeout and attempt > 0 and at - self.progressed > policy.progress_timeout then
+  if policy.progress_timeout and at - self.progressed > policy.progress_timeout then
     return "progress_timeout"
   elseif policy.max_elapsed and at - self.began > policy.max_elapsed then
     return "max_elapsed"
