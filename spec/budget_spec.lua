@@ -60,6 +60,9 @@ describe("a retry budget", function ()
     assert.equal(3, purse:take(of(nil, { throttled = true })))
     assert.equal(10, purse:take(of(nil, "timed out")))
     assert.equal(74, purse:left())
+    assert.equal(10, purse:take(of(nil, "connect timeout")))
+    purse = budget { tokens = 2, cost = 1.001 }
+    assert.same({ 1.001, 0.999, nil }, { purse:take(), purse:left(), purse:take() })
   end)
 
   it("bounds the load of retries in an outage, whatever each call may do", function ()
