@@ -133,7 +133,7 @@ end
 ---@param fields table  becomes the event
 function answers.tell(self, why, wait, fields)
   fields.why, fields.wait = why, wait
-  if why == "queue" then fields.policy = "reject" end
+  if why == "queue" then fields.policy = self.room and self.room.overflow or "reject" end
   about(KIND[why] or "refused", self, fields)
 end
 

@@ -23,7 +23,7 @@ local MAX = 2 ^ 53   -- the last whole number Lua can tell from its neighbours
 local cost = {}
 
 --- Words with a meaning of their own in the table, so no cost can have them as its name.
-cost.reserved = { cost = true, timeout = true, deadline = true }
+cost.reserved = { cost = true, timeout = true, deadline = true, priority = true, flow = true }
 
 ---@param n any
 ---@return boolean

@@ -13,7 +13,7 @@
 ---                        key; why and wait (seconds until it could leave), and waited (in line)
 ---     waiting            cost, keys, wait, place: how many go first
 ---     overflow           cost, policy: there is no room to wait; "reject", "drop_oldest" or
----                        "drop_lowest_priority"
+---                        "drop_lowest"
 ---     settled            cost, used             leaked         cost
 ---     reconfigured       from, to, mode         closed
 ---     evicted            count, of keys that made room for others

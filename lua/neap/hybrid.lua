@@ -21,6 +21,7 @@ local error, ipairs, pairs, pcall = error, ipairs, pairs, pcall
 local setmetatable, tostring, type = setmetatable, tostring, type
 
 ---@class neap.Hybrid: neap.Limiter
+---@field room neap.Room?       of the queue in it
 ---@field items neap.Limiter[]  what it is made of, so that who keeps them by name, weakly, does
 local hybrid = limiter.class()
 
@@ -52,6 +53,10 @@ local function add(self, item, name, where, level)
   end
   if limiter.is(item) then
     self.items[#self.items + 1] = item
+    if item.room and self.room and item.room ~= self.room then
+      error(("hybrid: %s: a second queue, and nobody can stand in two"):format(where), level + 1)
+    end
+    self.room = self.room or item.room
     item.parents[self] = true
     self.closed = self.closed or item.closed
     for _, part in ipairs(item.terms.parts) do

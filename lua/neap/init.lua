@@ -20,6 +20,7 @@ return {
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",
   per_key = require "neap.per_key",
+  queue = require "neap.queue",
   layered = require "neap.layered",
   headers = require "neap.headers",
   notation = require "neap.notation",

@@ -30,7 +30,7 @@ local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring,
 local current, read = runtime.current, cost.read
 local NEVER, HORIZON = C.neap_never, C.neap_horizon
 local GRANTED, WAITING, NEVER_GRANTED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
-local CANCELLED, SHED = C.NEAP_CANCELLED, C.NEAP_SHED
+local CANCELLED, SHED, FULL = C.NEAP_CANCELLED, C.NEAP_SHED, C.NEAP_QUEUE_FULL
 local OK = C.NEAP_OK
 
 local request, answer = answers.request, answers.answer
@@ -45,6 +45,7 @@ local request_t = ffi.typeof(request)
 ---@field waiting table<integer, neap.Runtime>  tickets in line here
 ---@field parents table<neap.Limiter, true>     those that contain it, weak
 ---@field reclaim function?  when permits of it have something to give back
+---@field room neap.Room?    of the queue in it, where those who ask it wait
 local limiter = {}
 limiter.__index = limiter
 
@@ -202,6 +203,14 @@ end
 
 -- ---- asking -----------------------------------------------------------------------------------
 
+--- Who says how to wait in a queue, and asks what has none.
+local function refuse_place(self, given, level)
+  if given.priority ~= nil or given.flow ~= nil then
+    error(("acquire: priority and flow are for a queue, and there is none in %s"):format(self.name),
+      level + 1)
+  end
+end
+
 --- Read what is asked for into `request`.
 ---@param given any
 ---@param waits boolean
@@ -216,6 +225,13 @@ local function read_request(self, given, waits, level, key)
     keys.set(request.key, terms.keys[1], key, level + 1)
   elseif terms.keys then
     keys.read(request.key, terms.keys, given, level + 1)
+  end
+  local room = self.room
+  if room then
+    room:write(request, given, level + 1)
+  else
+    request.queue = nil
+    if waits and type(given) == "table" then refuse_place(self, given, level + 1) end
   end
   return n
 end
@@ -282,6 +298,8 @@ local function stand(self, rt, began, n, given, key)
     return answers.ended(self, self.closed and "closed" or "cancelled", nil, fields, waited)
   elseif status == NEVER_GRANTED then
     return answers.ended(self, "cost", nil, fields, waited)   -- the limit was lowered below it
+  elseif status == FULL then
+    return answers.ended(self, "queue", nil, fields, waited)   -- who came later has its place
   end
   local now = rt.now_ns()
   C.neap_engine_peek(rt.engine, kept, now, answer)

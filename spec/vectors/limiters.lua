@@ -7,6 +7,7 @@ local layered = require "neap.layered"
 local multi = require "neap.multi"
 local pause = require "neap.pause"
 local per_key = require "neap.per_key"
+local queue = require "neap.queue"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
@@ -125,6 +126,15 @@ function makers.layered(make, world)
   }
 end
 
+local OVERFLOW = { drop_lowest_priority = "drop_lowest" }
+
+function makers.queue(make, world)
+  return queue(limiters.make(make.limiter, world), {
+    capacity = make.capacity, overflow = OVERFLOW[make.overflow] or make.overflow,
+    ageing = make.ageing_ms and make.ageing_ms / 1e3, name = make.name,
+  })
+end
+
 function makers.counting_semaphore(make) return semaphore(make.max, { name = make.name }) end
 
 function makers.weighted_semaphore(make)
@@ -147,6 +157,7 @@ local KEYS = {
   hybrid = "of", multi = "dimensions strict", group = "of shared",
   custom = "peek take available capacity",
   counting_semaphore = "max", weighted_semaphore = "max_weight allow_overdraw",
+  queue = "limiter capacity overflow ageing_ms",
   backoff_window = "", layered = "global per_key per_endpoint",
   per_key = "amount period_ms period_us shards eviction overrides limiter",
 }

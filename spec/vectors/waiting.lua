@@ -47,8 +47,8 @@ function events.acquire(world, event)
 end
 
 function events.enqueue(world, event)
-  if event.priority or event.key then harness.skip "lines have no priorities and no keys" end
   local given = { cost = event.cost, timeout = seconds(event.deadline_ms) }
+  if world.limiter.room then given.priority, given.flow = event.priority, event.key end
   begin(world, event.as, "served", "deadline_exceeded", given)
 end
 
