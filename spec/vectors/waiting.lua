@@ -32,6 +32,7 @@ local function begin(world, as, result, timeout_result, given)
       world.permits[as] = held
       note(world, as, result)
     else
+      if why == "closed" and not world.limiter.closed then why = "cost" end   -- a limit of 0
       note(world, as, why == "timeout" and timeout_result or RESULTS[why] or why)
     end
   end)
