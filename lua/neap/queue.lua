@@ -2,16 +2,16 @@
 ---
 ---     local api = neap.queue("500/min", { capacity = 100, overflow = "drop_lowest" })
 ---     api:acquire { priority = 5, timeout = "30s" }        -- higher goes first
----     api:acquire { flow = customer, cost = 3 }            -- customers take turns, by what they cost
+---     api:acquire { flow = customer, cost = 3 }            -- customers take turns, by cost
 ---
 --- Any limiter has lines, in which those who came first go first. A queue has these rules instead:
 --- a higher priority goes first; of one priority, flows take turns, by cost; and of one flow who
---- came first. Only the first of all draws from the limiter, so while it has to wait nobody passes
---- it who would need less. With `ageing` who waits rises by one priority each time that it has waited
---- so long, so that a low one is not kept out for ever.
+--- came first. Only the first of all draws from the limiter, so while it waits nobody passes it who
+--- would need less. With `ageing` who waits rises by one priority each time that it has
+--- waited so long, so that a low one is not kept out for ever.
 ---
---- At most `capacity` wait at once. Then a newcomer is turned away ("queue"), or somebody makes room
---- and hears that instead: the oldest ("drop_oldest"), or, when the newcomer's priority is higher,
+--- At most `capacity` wait at once. Then a newcomer is turned away ("queue"), or somebody makes
+--- room and hears that instead: the oldest ("drop_oldest"), or, when the newcomer's priority is higher,
 --- the newest of the lowest priority ("drop_lowest"). Who cannot be served in time is told so at
 --- once, and takes nobody's place.
 ---
@@ -79,7 +79,8 @@ end
 
 --- Make one.
 ---@param limit string|neap.limit|neap.Limiter|table  what it stands before, as in a hybrid
----@param options? { name: string?, capacity: integer?, overflow: string?, ageing: number|string|nil }
+---@param options? { name: string?, capacity: integer?, overflow: string?,
+---  ageing: number|string|nil }
 ---  capacity: how many can wait, 1024 unless told, 0 counts as 1; overflow: "reject" (unless told),
 ---  "drop_oldest", "drop_lowest"; ageing: a duration
 ---@return neap.Queue
