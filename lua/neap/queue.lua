@@ -6,16 +6,16 @@
 ---
 --- Any limiter has lines, in which those who came first go first. A queue has these rules instead:
 --- a higher priority goes first; of one priority, flows take turns, by cost; and of one flow who
---- came first. Only the first of all draws from the limiter, so while it waits nobody passes it who
---- would need less. With `ageing` who waits rises by one priority each time that it has
---- waited so long, so that a low one is not kept out for ever.
+--- came first. Only the first of all draws from the limiter: while it waits nobody passes it, even
+--- who would need less. With `ageing` who waits rises by one priority each time that it has waited
+--- so long, and so a low one is not kept out for ever.
 ---
 --- At most `capacity` wait at once. Then a newcomer is turned away ("queue"), or somebody makes
---- room and hears that instead: the oldest ("drop_oldest"), or, when the newcomer's priority is higher,
---- the newest of the lowest priority ("drop_lowest"). Who cannot be served in time is told so at
---- once, and takes nobody's place.
+--- room and hears that instead: the oldest ("drop_oldest"), or, when the newcomer's priority is
+--- higher, the newest of the lowest priority ("drop_lowest"). Who cannot be served in time is told
+--- so at once, and takes nobody's place.
 ---
---- It is a limiter: it nests, and who asks what contains it waits in it. One of them can contain one
+--- It is a limiter: it nests, and who asks what contains it waits in it. A limiter can contain one
 --- queue, since nobody can stand in two.
 local ffi = require "ffi"
 local C = require "neap.engine"
