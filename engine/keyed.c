@@ -298,6 +298,7 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 
 /* ---- the limiter itself ---- */
 
+/* Permits that are out come back, to those who hold them: a key is not forgotten before that. */
 static struct neap_keys *table_for(const struct neap_keyed *k)
 {
 	struct neap_keys *keys = neap_keys_open(k->count_max, k->secret);

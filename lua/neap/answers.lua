@@ -165,6 +165,7 @@ end
 function answers.waiting(self, now, n, given, key)
   stats.keep_waits(self)
   local listens = wanted.waiting or wanted.timeout or wanted.cancelled or wanted.refused
+    or wanted.overflow
   if not listens or self.guests then return nil end
   local fields = fields_of(self, request.cost, n, given, key)
   about("waiting", self, { cost = fields.cost, keys = fields.keys, place = tonumber(answer.ahead),
