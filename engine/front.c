@@ -229,6 +229,12 @@ int neap_front_acquire(struct neap_engine *e, const struct neap_request *r,
 	struct visit v;
 	if (!try(e, r, asked, &v, a))
 		return NEAP_OK;
+	if (v.victim == v.place) {
+		a->status = NEAP_QUEUE_FULL;
+		v.queue->stats.refused++;
+		withdraw(e, &v);
+		return NEAP_OK;
+	}
 	if (r->deadline <= e->at || (a->at > r->deadline && a->at < neap_on_give)) {
 		a->status = NEAP_TIMEOUT;
 		withdraw(e, &v);
@@ -238,13 +244,12 @@ int neap_front_acquire(struct neap_engine *e, const struct neap_request *r,
 		withdraw(e, &v);
 		return NEAP_ENOMEM;
 	}
-	uint32_t name = v.victim == v.place ? 0 : neap_ticket_begin(e);
+	uint32_t name = neap_ticket_begin(e);
 	if (name) {
 		stay(e, r, &v, name, a);
 		return NEAP_OK;
 	}
 	a->status = NEAP_QUEUE_FULL;
-	v.queue->stats.refused += v.victim == v.place;
 	withdraw(e, &v);
 	return NEAP_OK;
 }

@@ -179,7 +179,7 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 			neap_keys_touch(k->keys, f->word);
 	} else if (!neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
 		k->shares += k->full == NEAP_SHARED && how == NEAP_WANT;
-		k->refused += k->full == NEAP_REFUSE && how == NEAP_WANT;
+		k->refused += k->full != NEAP_SHARED && how == NEAP_WANT;
 		if (k->full == NEAP_SHARED)
 			return &k->shared;
 		f->room_at = frees_at(k, least);
@@ -265,12 +265,24 @@ static int is_forgotten(const struct neap_asked *a, int32_t i)
 	return a->faces != a->all && a->face_of[i] >= 0 && !a->face[a->face_of[i]].word;
 }
 
+/* Of 'c' permits that come back: not more than are out, for their key may have been forgotten and be
+ * used anew. */
+static int64_t at_most_out(const struct neap_asked *a, int32_t i, int64_t c)
+{
+	const struct neap_limiter *l = a->faces->terms[i].limiter;
+	if (a->faces == a->all || a->face_of[i] < 0 || l->kind != NEAP_SEMAPHORE)
+		return c;
+	return c < l->as.semaphore.in_use ? c : l->as.semaphore.in_use;
+}
+
 void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
 {
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
-		if (c && !is_forgotten(a, i))
-			neap_limiter_give(a->faces->terms[i].limiter, c, outcome, at, now);
+		struct neap_limiter *l = a->faces->terms[i].limiter;
+		if (!c || is_forgotten(a, i))
+			continue;
+		neap_limiter_give(l, at_most_out(a, i, c), outcome, at, now);
 	}
 	if (a->faces != a->all)
 		write_words(a);
@@ -289,6 +301,8 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 				continue;
 			f->word = neap_keys_at(f->of->keys, f->key, f->clock);
 		}
+		if (u < c)
+			c = u + at_most_out(a, i, c - u);
 		if (c != u)
 			neap_limiter_settle(l, c, u, at, now);
 	}
@@ -302,6 +316,8 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 static struct neap_keys *table_for(const struct neap_keyed *k)
 {
 	struct neap_keys *keys = neap_keys_open(k->count_max, k->secret);
+	if (k->like.kind == NEAP_SEMAPHORE)
+		return keys;
 	if (keys && (k->idle_ns > 0 || k->full == NEAP_LEAST_RECENT) &&
 	    neap_keys_remember(keys, k->idle_ns, k->full)) {
 		neap_keys_close(keys);

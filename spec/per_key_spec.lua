@@ -136,6 +136,21 @@ describe("per_key", function ()
     assert.equal(0, hosts:len())
   end)
 
+  it("never forgets a key that has something in flight, unless it is told to", function ()
+    local hosts = per_key("3 in flight", { most = 1, idle = 1 })
+    local two = assert(hosts:try_acquire("x", 2))
+    assert.same({ nil, "full" }, { hosts:try_acquire "y" })
+    rt.advance(60)
+    assert.equal(1, hosts:available "x")
+    hosts:forget "x"
+    local one = assert(hosts:try_acquire "x")
+    two:settle(1)   -- of that one nothing is out any more
+    two:release()
+    one:release()
+    assert.equal(3, hosts:available "x")
+    assert(hosts:try_acquire "y")
+  end)
+
   it("settles what was charged to the key, and wakes who fits now", function ()
     local users, woken = per_key "10/min", nil
     local permit = assert(users:try_acquire("ann", 10))

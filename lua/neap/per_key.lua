@@ -17,7 +17,7 @@
 --- the key that was seen least recently, debts and all; "refuse" turns the new one away ("full"),
 --- so that nobody gets a fresh budget by pushing others out; with "shared" those who found no place
 --- share one limit. `idle` forgets a key that was not seen for so long, and with `lossless` not
---- before time has refilled it.
+--- before time has refilled it. A key that has something in flight is never forgotten.
 local ffi = require "ffi"
 local C = require "neap.engine"
 local events = require "neap.events"

@@ -262,7 +262,10 @@ static void ask(struct dice *d, struct pair *p, struct queue_person *who)
 	int full = p->queue.people + p->queue.ends >= (int)p->waiters_max;
 	int late = r.deadline <= p->queue.at || (a.at > r.deadline && a.at < neap_on_give);
 	int no_place = who->room >= 0 && v.victim == (uint32_t)p->queue.arrivals + 1;
-	int wants = late ? NEAP_TIMEOUT : full || no_place ? NEAP_QUEUE_FULL : NEAP_WAITING;
+	int wants = no_place ? NEAP_QUEUE_FULL
+		    : late   ? NEAP_TIMEOUT
+		    : full   ? NEAP_QUEUE_FULL
+			     : NEAP_WAITING;
 	if (peeked.status == NEAP_REFUSED && a.status != (waits ? wants : NEAP_REFUSED))
 		trial_fail("answers %d, not %d; deadline %ld, %ld at best", a.status, wants, r.deadline,
 			   a.at);
