@@ -30,6 +30,7 @@
  */
 #include "asked.h"
 #include "change.h"
+#include "keys.h"
 #include "line.h"
 
 #include <assert.h>
@@ -196,6 +197,11 @@ void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const in
 	a->key = key;
 	if (!neap_asked_is_keyed(all))
 		return;
+	for (int32_t i = 0; i < all->count; i++) {
+		const struct neap_limiter *l = all->terms[i].limiter;
+		if (l->kind == NEAP_KEYED && l->as.keyed->keys)
+			neap_keys_hint(l->as.keyed->keys, key[all->terms[i].key]);
+	}
 	a->count = 0;
 	for (int32_t i = 0; i < all->count; i++) {
 		const struct neap_term *t = &all->terms[i];

@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* keys.h - the table's inside. Private to keys.c, which has the essay, and census.c. */
+/* keys.h - the table's inside. Private to keys.c, which has the essay, and census.c; the hint is
+ * for keyed.c. */
 #ifndef NEAP_TABLE_H
 #define NEAP_TABLE_H
 
 #include "neap.h"
 
-enum { ENTRIES = 4, NEAR = 16, FAR = 128, STEP = 4, LINES_FIRST = 128, STAMP_BITS = 12 };
+enum {
+	ENTRIES = 4,
+	CLOSE = 8, NEAR = 16, FAR = 128,   /* lines in which a new key may live: keys.c says when */
+	STEP = 4,                          /* lines moved per call */
+	LINES_FIRST = 128,
+	STAMP_BITS = 12,
+};
 
 #define MARK (UINT64_C(1) << 63)
 
@@ -38,9 +45,14 @@ struct neap_keys {
 	int64_t idle_us;         /* 0: nobody is idle */
 	int64_t now_us;          /* the latest seen */
 	uint64_t stamp;          /* the latest given */
+	uint64_t absent;         /* hash of a key that is not there, just looked for; or MARK */
 	int64_t evicted;
 	uint8_t secret[16];
 };
+
+/* A key will be looked for soon: begin to fetch its line from memory, which takes longer than all
+ * the rest of a request. */
+void neap_keys_hint(const struct neap_keys *k, uint64_t hash);
 
 /* ---- where things are ---- */
 

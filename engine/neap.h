@@ -539,7 +539,7 @@ int neap_keys_close_some(struct neap_keys *k);
  * One that was not for idle_ns (0: however long), in whole microseconds, is forgotten whatever its
  * word, by time alone: if that is sooner than words pass, debts are forgotten, so who must not lose
  * one says 0. 'full' NEAP_LEAST_RECENT: a new key that finds no place takes that of the least
- * recently seen, of all in a table of up to 512 entries, of the 64 it may use in a larger one;
+ * recently seen, of all in a table of up to 512 entries, of the 32 it may use in a larger one;
  * never more than count_max are alive. NEAP_ENOMEM. */
 int neap_keys_remember(struct neap_keys *k, neap_ns idle_ns, int full);
 /* The instant of the calls that follow, for a table that remembers. Never steps back. */
@@ -563,8 +563,8 @@ int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *l
 		   neap_ns *idle_at);
 /* The key is not alive any more. */
 void neap_keys_forget(struct neap_keys *k, uint64_t hash);
-/* Walk what is alive, in order of hash, *cursor 0 first; at most 16 lines a call. 1: here is one; 0:
- * none among those; -1: that was all. Whatever is done to the table meanwhile, a key that is alive
+/* Walk what is alive, in order of hash, *cursor 0 first; at most 16 lines a call. 1: here is one;
+ * 0: none among those; -1: that was all. Whatever is done to the table meanwhile, a key that is alive
  * all the time is met once. So keys can move to another table a few at a time, while they are
  * looked for in both. */
 int neap_keys_next(const struct neap_keys *k, uint64_t *cursor, uint64_t *hash, int64_t *word);

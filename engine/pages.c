@@ -10,8 +10,8 @@
  *      | gone: not to be touched | piece | piece | piece |
  *      0                         from    to: gives the first of them
  *
- * Huge pages (2 MB) would save some of a processor's search for each page, but to touch one first is
- * to wait until all of it is cleared: up to some milliseconds, and here that is one caller's wait.
+ * Huge pages (2 MB) would save some of a processor's search for each page, but who touches one
+ * first waits until all of it is cleared: some milliseconds, and here that is one caller's wait.
  */
 #include "pages.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* property_keys.c - the table of keys against a list of people who come and go.
  *
- * Everybody has a number; the list knows of each the word, and when it was last seen. What the table
- * does with homes, reaches and two tables at once the list does not know: who is alive is alive,
- * who is not is not, and when somebody has to make room it is the one that was seen longest ago.
+ * Everybody has a number; the list knows of each the word, and when it was last seen. What the
+ * table does with homes, reaches and two tables at once the list does not know: who is alive is
+ * alive, who is not is not, and when somebody has to make room it is the one that was seen longest ago.
  *
  * Hashes are not only random but also crowded, so that few homes are all there are, at both ends
  * of the table. Tables are tiny, or begin to grow; the allocator says no now and then.
@@ -163,7 +163,7 @@ static struct person *who_goes(struct pair *p, const struct person *o)
 	const struct table *t = &p->keys->now;
 	uint32_t home = home_of(t, o->hash), near = t->lines;
 	if (near > FAR)   /* as near as that only at the bound; before, there was no memory */
-		near = near == p->keys->lines_max ? NEAR : FAR;
+		near = near == p->keys->lines_max ? CLOSE : FAR;
 	struct person *least = NULL;
 	for (int i = 0; i < p->people; i++) {
 		struct person *other = &p->person[i];
