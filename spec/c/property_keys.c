@@ -3,7 +3,7 @@
  *
  * Everybody has a number; the list knows of each the word, and when it was last seen. What the
  * table does with homes, reaches and two tables at once the list does not know: who is alive is
- * alive, who is not is not, and when somebody has to make room it is the one that was seen longest ago.
+ * alive, who is not is not, and who has to make room is the one that was seen longest ago.
  *
  * Hashes are not only random but also crowded, so that few homes are all there are, at both ends
  * of the table. Tables are tiny, or begin to grow; the allocator says no now and then.
@@ -250,6 +250,8 @@ static void come(struct dice *d, struct pair *p, struct person *o)
 			goes = who_goes(p, o);
 	}
 	int64_t moving = stats_of(p).moving;
+	if (dice_between(d, 0, 1))
+		ask(p, o);   /* what was looked for in vain is not looked for again */
 	int64_t *word = neap_keys_at(p->keys, o->hash, clock);
 	if (moving - stats_of(p).moving > 16)
 		trial_fail("%ld of %ld moved at once", moving - stats_of(p).moving, moving);
@@ -275,6 +277,8 @@ static void come(struct dice *d, struct pair *p, struct person *o)
 		some_left(p);
 		return;
 	}
+	if (life && neap_keys_at(p->keys, o->hash, clock) != word)
+		trial_fail("%ld is there twice", o - p->person);
 	p->evicted += evicted;
 	if (evicted != (p->full && there >= p->count_max && !was) &&
 	    (evicted != 1 || p->count_max <= SMALL || was))
