@@ -204,6 +204,27 @@ describe("a back-off's text", function ()
     end
   end)
 
+  it("may be anything: it is read, and then back as the same, or there is a message", function ()
+    local seed = os.getenv "NEAP_SEED" and tonumber(os.getenv "NEAP_SEED") or os.time()
+    math.randomseed(seed)
+    local random, parts = math.random, { "200ms", "1m30s", "x2", "x", "+1s", "+", "cap", "none",
+      "jitter", "full", "decorrelated", "factor", "range", "0.5..1.5", "..", "0.1", "1e9", "1e-400",
+      "grid", "1ms", "forever", "2", "s", "\0", "\255", "\xc3\xa9", "", "9007199254740993ns", "_" }
+    for _ = 1, 20000 do
+      local given = {}
+      for i = 1, random(0, 8) do given[i] = parts[random(#parts)] end
+      given = table.concat(given, random(4) == 1 and "" or " ")
+      local value, message, where = text.read(given)
+      local shown = ("NEAP_SEED=%d: %q"):format(seed, given)
+      if value then
+        assert.same(value, text.read(text.format(value)), shown)
+        assert.truthy(backoff(given):delay(3) >= 0, shown)
+      else
+        assert.truthy(#message > 0 and where >= 1 and where <= #given + 1, shown)
+      end
+    end
+  end)
+
   it("says what is wrong with it, where, and what was meant", function ()
     local mistakes = {
       [""] = { 'expected a duration such as "200ms", got nothing', 1 },
