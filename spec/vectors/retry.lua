@@ -1,6 +1,7 @@
 --- Retries as scripts: what each call comes to, and what is then done. One system has three of them
 --- (policy, runner, handler) and a table of options (config); here they are options of one.
 local backoffs = require "spec.vectors.backoff"
+local budget = require "neap.budget"
 local cjson = require "cjson"
 local clock = require "spec.vectors.clock"
 local events = require "neap.events"
@@ -106,6 +107,12 @@ function makers.calls(given)
     hint = given.respect_retry_after == false and "ignore" or nil })
 end
 
+--- Tokens, of which each repeat takes some.
+local function budget_of(given)
+  if type(given) ~= "table" or not given.tokens then harness.skip "no such budget" end
+  return budget { tokens = given.tokens, cost = given.cost }
+end
+
 local function make(given, world)
   local style = given.style or "calls"
   local maker = makers[style] or harness.skip("no style '" .. style .. "'")
@@ -117,6 +124,7 @@ local function make(given, world)
     local own = present(given.retry_after_ms) or given.delay_ms
     return verdict, own and own / 1e3 or hint
   end
+  options.budget = given.budget and budget_of(given.budget)
   function options.before(try) world.seen[#world.seen + 1] = try.attempt end
   return retry(options)
 end
