@@ -8,9 +8,9 @@
  *           Whoever stands behind somebody in it would get no answer that his elder would not.
  *           Or it is a queue (queue.c): then its waiters ask what they like, and the queue says
  *           whose turn it is. Its head changes when somebody comes, too.
- *   A post  is a place before one limiter, and one of its keys. Of each line only the head stands at a post, the one
- *           of the limiter that holds it up. Heads of several lines that share a limiter meet
- *           there, and the one who arrived first is asked first.
+ *   A post  is a place before one limiter, and one of its keys. Of each line only the head stands
+ *           at a post, the one of the limiter that holds it up. Heads of several lines that share
+ *           a limiter meet there, and the one who arrived first is asked first.
  *
  *      line A   a7 a5 a2 --.          post of "500/min"
  *                           >-- a2, b3 (a2 is asked, and armed on the wheel; b3 is not)

@@ -204,7 +204,7 @@ struct neap_breaker {
  * for a rule that does not exist or has no memory. */
 int neap_breaker_init(struct neap_breaker *b, const struct neap_trip *trip, int64_t *memory,
 		      neap_ns cooldown_ns, int32_t trials, int32_t required);
-/* 'now', or the instant at which a call could go; neap_on_give when it is open until told otherwise.
+/* 'now', or the instant at which a call could go; neap_on_give: it is open until told otherwise.
  * _take answers the same and lets a call out. It has no cost: a call is a call. */
 neap_ns neap_breaker_when(const struct neap_breaker *b, neap_ns now);
 neap_ns neap_breaker_take(struct neap_breaker *b, neap_ns now);
@@ -361,7 +361,7 @@ int neap_budget_tokens(struct neap_budget *b, int64_t most, int64_t above);
 int neap_budget_share(struct neap_budget *b, double share, int64_t least, neap_ns period_ns);
 /* A first call begins. */
 void neap_budget_call(struct neap_budget *b, neap_ns now);
-/* 1: another attempt may begin, and is paid for; 0: it may not. 'cost' in thousandths, for TOKENS. */
+/* 1: another attempt may begin, and is paid for; 0: not. 'cost' in thousandths, for TOKENS. */
 int neap_budget_take(struct neap_budget *b, int64_t cost, neap_ns now);
 /* TOKENS: more, up to most, or fewer, down to 0; up to 2^50 thousandths. */
 void neap_budget_add(struct neap_budget *b, int64_t amount);
@@ -395,18 +395,18 @@ struct neap_limiter {
 };
 
 /* The verbs, for any kind but NEAP_KEYED, which an engine alone can ask. _when and _take as above.
- * _give returns permits that were taken at instant 'at' with an outcome (NEAP_SUCCESS..NEAP_IGNORE);
- * what time gives back by itself is not given. _settle changes 'cost', spent at instant 'at', into
- * 'used'; with used 0 it undoes the take. */
+ * _give returns permits that were taken at instant 'at' with an outcome
+ * (NEAP_SUCCESS..NEAP_IGNORE); what time gives back by itself is not given. _settle changes
+ * 'cost', spent at instant 'at', into 'used'; with used 0 it undoes the take. */
 neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now);
 neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now);
 void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now);
 void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
 			 neap_ns now);
 /* After _init, of a limiter in memory that processes share. One that is killed in the midst of a
- * neap_all_take then leaves no word held: who waits for it goes on after some 10 to 200 ms. One that
- * was only stopped there for so long, and goes on, charges what it took: a burst may be exceeded by
- * that. Costs a few ns per take of several. Other kinds need no such care. */
+ * neap_all_take then leaves no word held: who waits for it goes on after some 10 to 200 ms. One
+ * that was only stopped there for so long, and goes on, charges what it took: a burst may be
+ * exceeded by that. Costs a few ns per take of several. Other kinds need no such care. */
 void neap_limiter_share(struct neap_limiter *l);
 /* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
@@ -435,9 +435,9 @@ struct neap_all {
 	struct neap_stats *stats;   /* NULL, or where an engine counts what became of requests */
 };
 
-/* Make an all of these terms, without stats. NEAP_ERANGE, *all untouched: a NULL, too many terms, a multiplier, a
- * cost or a key outside its range, terms of one limiter that do not stand together, or that name
- * different keys. */
+/* Make an all of these terms, without stats. NEAP_ERANGE, *all untouched: a NULL, too many
+ * terms, a multiplier, a cost or a key outside its range, terms of one limiter that do not stand
+ * together, or that name different keys. */
 int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t count);
 
 /* The first instant at which every term conforms (the maximum), and in *bound (may be NULL) the
@@ -564,9 +564,9 @@ int neap_keys_room(struct neap_keys *k, uint64_t hash, int64_t clock, int64_t *l
 /* The key is not alive any more. */
 void neap_keys_forget(struct neap_keys *k, uint64_t hash);
 /* Walk what is alive, in order of hash, *cursor 0 first; at most 16 lines a call. 1: here is one;
- * 0: none among those; -1: that was all. Whatever is done to the table meanwhile, a key that is alive
- * all the time is met once. So keys can move to another table a few at a time, while they are
- * looked for in both. */
+ * 0: none among those; -1: that was all. Whatever is done to the table meanwhile, a key that is
+ * alive all the time is met once. So keys can move to another table a few at a time, while they
+ * are looked for in both. */
 int neap_keys_next(const struct neap_keys *k, uint64_t *cursor, uint64_t *hash, int64_t *word);
 /* How many are alive. Walks the table: about 1 ns per entry. */
 int64_t neap_keys_count(const struct neap_keys *k, int64_t clock);
@@ -589,10 +589,10 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 /* Every key has the limit that 'like' is, a gcra or a semaphore, and begins as a new one; 'like' is
  * copied. A key takes 16 bytes once it is used, and none when nothing of that is left. At most
  * 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and 'secret'); then a new one is
- * turned away (NEAP_SHED), or takes the place of the least recently seen, debts forgotten, or shares
- * one limiter with all others that found no place; who has permits out is forgotten by _forget alone,
- * neither to make room nor for being idle. 'like' NULL: keys have the
- * limiters that _set gives them, others are turned away. NULL: no memory, or bad arguments.
+ * turned away (NEAP_SHED), or takes the place of the least recently seen, debts forgotten, or
+ * shares one limiter with all others that found no place; who has permits out is forgotten by
+ * _forget alone, neither to make room nor for being idle. 'like' NULL: keys have the limiters that
+ * _set gives them, others are turned away. NULL: no memory, or bad arguments.
  *
  * It takes part in requests to an engine as the limiter {.kind = NEAP_KEYED, .as.keyed = k}, which
  * holds no state, for request.key[term.key]. One thread, that of its one engine. */
@@ -734,7 +734,8 @@ enum {
 	NEAP_WOKEN,         /* a sleep is over */
 	NEAP_QUEUE_FULL,    /* all waiters_max places are taken, or the queue's */
 	NEAP_SHED,          /* turned away by 'bound', for which nobody waits: an open breaker, or a
-			     * keyed limiter with no room for another key; 'at' is when to come back */
+			     * keyed limiter with no room for another key; 'at' is when to come
+			     * back */
 };
 
 struct neap_request {

@@ -85,11 +85,11 @@ int neap_roster_reserve(struct neap_roster *r, uint32_t count)
 		free(bucket);
 		return NEAP_ENOMEM;
 	}
+	r->record = record;
 	move_some(r, UINT32_MAX);   /* done long ago, unless room was reserved and never used */
 	r->old = r->bucket;
 	r->olds = r->buckets;
 	r->moved = 0;
-	r->record = record;
 	r->bucket = bucket;
 	r->room = room;
 	r->buckets = room * 2;

@@ -48,7 +48,7 @@ neap_ns neap_semaphore_when(const struct neap_semaphore *s, int64_t cost, neap_n
 
 neap_ns neap_semaphore_take(struct neap_semaphore *s, int64_t cost, neap_ns now)
 {
-	struct neap_change change;
+	struct neap_change change = {0};
 	neap_ns at = neap_semaphore_plan(s, cost, now, &change);
 	while (at <= now && !neap_word_swap(&s->in_use, &change.from, change.to)) {
 		neap_word_free(&s->in_use, s->robust);

@@ -8,6 +8,7 @@
 #include "neap.h"
 #include "trial.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,6 @@ static int64_t allowed = INT64_MAX, failed, alive;
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
 void __real_free(void *old);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
@@ -51,11 +51,19 @@ void *__wrap_calloc(size_t count, size_t size)
 	return refuses() ? NULL : counted(__real_calloc(count, size));
 }
 
+/* Always to another place, and what was there is unreadable. */
 void *__wrap_realloc(void *old, size_t size)
 {
 	if (refuses())
 		return NULL;
-	return old ? __real_realloc(old, size) : counted(__real_malloc(size));
+	char *fresh = __real_malloc(size);
+	if (!old || !fresh)
+		return counted(fresh);
+	size_t had = malloc_usable_size(old);
+	memcpy(fresh, old, had < size ? had : size);
+	memset(old, 0xA5, had);
+	__real_free(old);
+	return fresh;
 }
 
 void __wrap_free(void *old)
@@ -322,8 +330,39 @@ static void beginning_lines_without_memory(struct dice *d)
 		trial_fail("%ld blocks stay", alive - before_all);
 }
 
+/* There is room for as many posts as lines, and yet one: it stays what it is while records move. */
+static void many_lines_before_one(struct dice *d)
+{
+	enum { LINES = 300 };
+	static struct neap_limiter gate;
+	static struct neap_term term;
+	static struct neap_all all[LINES];
+	struct neap_engine *e = neap_engine_open(LINES, 0);
+	gate.kind = NEAP_PAUSE;
+	neap_pause_init(&gate.as.pause);
+	neap_pause_extend(&gate.as.pause, 1000);
+	term = (struct neap_term){&gate, 1, 0, 0};
+	for (int i = 0; i < LINES; i++) {
+		neap_all_init(&all[i], &term, 1);
+		struct neap_request r = {.all = &all[i], .deadline = neap_never, .cost = {1}};
+		struct neap_answer a;
+		if (neap_engine_acquire(e, &r, 0, &a) || a.status != NEAP_WAITING || a.ahead != i)
+			trial_fail("line %d: answer %d, %ld ahead", i, a.status, a.ahead);
+		if (!dice_between(d, 0, 9) && neap_engine_check(e))
+			trial_fail("not sound after line %d", i);
+	}
+	struct neap_completion out;
+	neap_engine_advance(e, 5000);
+	for (int i = 0; i < LINES; i++)
+		if (neap_engine_drain(e, &out, 1) != 1 || out.at != 1000)
+			trial_fail("line %d at %ld", i, out.at);
+	neap_engine_close(e);
+}
+
 int main(void)
 {
+	trial_run("many lines before one limiter are in order while their records move",
+		  many_lines_before_one);
 	trial_run("10,000 on one rate go in order, at the exact instants, with one wake-up each",
 		  served_in_order);
 	trial_run("when every third leaves the rest move up exactly", every_third_leaves);
