@@ -25,6 +25,9 @@
  * once per idle time, never adding up. A unit is at most 1 ns of refill, unless a burst near 2^60
  * leaves no room for such fine ones.
  *
+ * Held, the clock stands where it was, and at the end of that is where it should be: nothing flows
+ * in meanwhile, and then all of it at once. So holding is no state of its own, and costs a compare.
+ *
  * Invariants, after every call:
  *   0 < burst < 2^60, a multiple of 2^shift
  *   tat - clock <= burst, unless a settle borrowed
@@ -84,6 +87,8 @@ static wide shifted_ratio(wide num, wide den, int shift)
 /* Where the clock stands, in units. Rounds down: what has not quite arrived is not there. */
 static int64_t clock_at(const struct neap_gcra *g, neap_ns now)
 {
+	if (now < g->held)
+		return g->stands;
 	uint64_t t = (uint64_t)now << (128 - SPEED_BITS);   /* whole units are then the top word */
 	uint64_t low = (uint64_t)((wide)t * g->speed[0] >> 64);
 	wide high = (wide)t * g->speed[1];
@@ -91,14 +96,17 @@ static int64_t clock_at(const struct neap_gcra *g, neap_ns now)
 	return (int64_t)((uint64_t)(high >> 64) + carry);
 }
 
-/* The first nanosecond at which the clock stands at 'units' or beyond: late, never early. */
-__attribute__((noinline)) static neap_ns reaches(const struct neap_gcra *g, int64_t units)
+/* The first nanosecond at which the clock stands at 'units' or beyond, where it does not at 'now':
+ * late, never early. */
+__attribute__((noinline)) static neap_ns reaches(const struct neap_gcra *g, int64_t units,
+						 neap_ns now)
 {
 	wide low = (wide)(uint64_t)units * g->pace[0];
 	wide high = (wide)(uint64_t)units * g->pace[1] + (low >> 64);
 	wide whole = high >> g->pace_shift;
 	int rest = (high & (((wide)1 << g->pace_shift) - 1)) != 0 || (uint64_t)low != 0;
-	return whole >= (wide)neap_horizon ? neap_horizon : (neap_ns)whole + rest;
+	neap_ns at = whole >= (wide)neap_horizon ? neap_horizon : (neap_ns)whole + rest;
+	return now < g->held && at < g->held ? g->held : at;
 }
 
 /* Where the clock must stand for a charge of 'by' units on 'base': up to the clock itself means now.
@@ -124,7 +132,7 @@ neap_ns neap_gcra_when(const struct neap_gcra *g, int64_t cost, neap_ns now)
 		return neap_never;
 	int64_t clock = clock_at(g, now);
 	int64_t due = due_at(g, later(read_tat(g), clock), cost << g->shift);
-	return due <= clock ? now : reaches(g, due);
+	return due <= clock ? now : reaches(g, due, now);
 }
 
 neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
@@ -141,7 +149,7 @@ neap_ns neap_gcra_take(struct neap_gcra *g, int64_t cost, neap_ns now)
 			tat = neap_word_wait(&g->tat, g->robust);
 		base = later(tat, clock);
 		if (base > latest)
-			return reaches(g, due_at(g, base, by));
+			return reaches(g, due_at(g, base, by), now);
 	} while (!neap_word_swap(&g->tat, &tat, base + by));
 	return now;
 }
@@ -158,7 +166,7 @@ inline neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at,
 	int64_t base = later(tat, clock), by = cost << g->shift;
 	int64_t due = due_at(g, base, by);
 	if (due > clock)
-		return reaches(g, due);
+		return reaches(g, due, at);
 	*change = (struct neap_change){tat, base + by};
 	return at;
 }
@@ -166,6 +174,8 @@ inline neap_ns neap_gcra_plan(struct neap_gcra *g, int64_t cost, neap_ns at,
 void neap_gcra_backdate(const struct neap_gcra *g, int64_t cost, neap_ns at,
 			struct neap_change *change)
 {
+	if (at == g->held)
+		return;   /* what came at once did not come one by one to who waited */
 	int64_t before = clock_at(g, at - 1);
 	int64_t base = later(change->from, before), by = cost << g->shift;
 	if (due_at(g, base, by) > before)
@@ -182,7 +192,7 @@ neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, 
 	if (spent <= (wide)clock + (wide)(uint64_t)g->burst)
 		return now;
 	wide due = spent - (wide)(uint64_t)g->burst;
-	return due > (wide)INT64_MAX ? neap_horizon : reaches(g, (int64_t)due);
+	return due > (wide)INT64_MAX ? neap_horizon : reaches(g, (int64_t)due, now);
 }
 
 /* Debt may be borrowed up to the end of the number line and no further. */
@@ -211,7 +221,10 @@ void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns n
 
 int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now) { return clock_at(g, now); }
 
-neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units) { return reaches(g, units); }
+neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units)
+{
+	return reaches(g, units, neap_horizon);
+}
 
 int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now)
 {
@@ -228,6 +241,16 @@ void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now)
 	do
 		tat = neap_word_free(&g->tat, g->robust);
 	while (!neap_word_swap(&g->tat, &tat, level));
+}
+
+void neap_gcra_hold(struct neap_gcra *g, int64_t tokens, neap_ns until, neap_ns now)
+{
+	assert(tokens >= 0 && now >= 0 && now < neap_horizon);
+	g->held = 0;
+	if (tokens < neap_gcra_available(g, now))
+		neap_gcra_fill(g, tokens, now);
+	g->stands = clock_at(g, now);
+	g->held = until > now ? until : 0;
 }
 
 int neap_gcra_init(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int64_t burst)
@@ -290,6 +313,8 @@ int neap_gcra_change(struct neap_gcra *g, int64_t amount, neap_ns period_ns, int
 		return NEAP_ERANGE;
 	fresh.tat = neap_gcra_carry(g, &fresh, keep, now);
 	fresh.robust = g->robust;
+	fresh.stands = clock_at(&fresh, now);
+	fresh.held = g->held;
 	*g = fresh;
 	return NEAP_OK;
 }

@@ -100,6 +100,16 @@ int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 	return 0;
 }
 
+int neap_limiter_hold(struct neap_limiter *l, int64_t tokens, neap_ns until, neap_ns now)
+{
+	neap_ns end = until < neap_horizon ? until : neap_horizon;
+	switch (l->kind) {
+	case NEAP_GCRA: neap_gcra_hold(&l->as.gcra, tokens, end, now); return NEAP_OK;
+	case NEAP_WINDOW: neap_window_hold(&l->as.window, tokens, end, now); return NEAP_OK;
+	}
+	return NEAP_ERANGE;
+}
+
 int64_t neap_limiter_capacity(const struct neap_limiter *l)
 {
 	switch (l->kind) {

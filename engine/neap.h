@@ -53,6 +53,8 @@ struct neap_gcra {
 	int64_t burst;      /* units, below 2^60: how far tat may run ahead of the clock */
 	uint64_t speed[2];  /* units per ns, 4.124 fixed point, low word first */
 	uint64_t pace[2];   /* ns per unit, fixed point with 64 + pace_shift fraction bits */
+	neap_ns held;       /* until then nothing flows in, and the clock stands; 0: it does not */
+	int64_t stands;     /* there, in units */
 	uint8_t shift;
 	uint8_t pace_shift;
 	uint8_t robust;     /* 1: whoever takes may be killed; see neap_limiter_share */
@@ -80,6 +82,12 @@ int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
 
 /* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
 void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
+
+/* Until 'until' at most 'tokens' (>= 0) go, or as many as there are at 'now'. Nothing flows in
+ * meanwhile; at 'until' all of that is there at once, up to the burst. Again while it is held: as if
+ * it had not been, so what flowed in since is there, up to 'tokens'. An 'until' up to 'now'
+ * takes what is above 'tokens', and holds no more. Not while another thread takes. */
+void neap_gcra_hold(struct neap_gcra *g, int64_t tokens, neap_ns until, neap_ns now);
 
 /* Another rate in place. It keeps what was spent and has not flowed back; what it holds; how full
  * it is; or nothing, and is as new. To the fraction of a token, up to the new burst. What was
@@ -133,6 +141,10 @@ neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now);
  * 0, of which the log knows nothing, it enters 'used' where it belongs. */
 void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at, neap_ns now);
 int64_t neap_window_available(const struct neap_window *w, neap_ns now);
+/* Until 'until' at most 'tokens' (>= 0) go, or as many as there are. As much of what was granted
+ * as that takes stays in the window until then; what of it is missing is entered as granted. What
+ * was to stay longer does. */
+void neap_window_hold(struct neap_window *w, int64_t tokens, neap_ns until, neap_ns now);
 /* Another limit and window in place, and another log of 'size' entries, into which those move that
  * are still in the old window; the log it has, with its size, stays. What has left is forgotten, so
  * a longer window is exact from then on only. NEAP_ERANGE as _init, or when they do not fit into
@@ -410,6 +422,9 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 void neap_limiter_share(struct neap_limiter *l);
 /* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
+/* Let at most 'tokens' go until 'until', as _gcra_hold or _window_hold says. NEAP_ERANGE: it is of
+ * another kind, and nothing was done. */
+int neap_limiter_hold(struct neap_limiter *l, int64_t tokens, neap_ns until, neap_ns now);
 int64_t neap_limiter_capacity(const struct neap_limiter *l);
 /* 1: at 'now' it is as good as a new one, nothing spent and nothing out. */
 int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now);

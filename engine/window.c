@@ -157,6 +157,34 @@ int64_t neap_window_available(const struct neap_window *w, neap_ns now)
 	return w->limit - used;
 }
 
+void neap_window_hold(struct neap_window *w, int64_t tokens, neap_ns until, neap_ns now)
+{
+	assert(tokens >= 0 && now >= 0);
+	forget(w, now);
+	neap_ns at = until > now ? until - w->window_ns : now;   /* what leaves then came then */
+	int64_t missing = tokens < w->limit ? w->limit - tokens : 0;
+	uint32_t i = w->count;
+	for (; i > 0 && missing > 0; i--) {
+		struct neap_stamp *s = entry(w, i - 1);
+		missing -= s->cost;
+		if (until > now && s->at < at)
+			s->at = at;
+	}
+	/* Enter what is missing. An entry of later than now is there in any case: what goes before it
+	 * joins it, and so does not leave before it does. */
+	if (missing < 0)
+		missing = 0;
+	for (i = 0; i < w->count && entry(w, i)->at <= at; i++)
+		;
+	struct neap_stamp *before = i > 0 ? entry(w, i - 1) : NULL;
+	if (before && before->at == at) {
+		before->cost += missing;
+		w->used += missing;
+	} else if (missing || (at > now && i == w->count)) {
+		enter(w, i, missing, at);
+	}
+}
+
 int neap_window_change(struct neap_window *w, int64_t limit, neap_ns window_ns,
 		       struct neap_stamp *log, uint32_t size, neap_ns now)
 {

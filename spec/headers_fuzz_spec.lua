@@ -8,6 +8,8 @@
 local date = require "neap.headers.date"
 local headers = require "neap.headers"
 local model = require "spec.model.structured"
+local formats = require "neap.provider.formats"
+local provider = require "neap.provider"
 local structured = require "neap.headers.structured"
 
 local TEXTS = tonumber(os.getenv "NEAP_FUZZ" or 1e6)
@@ -22,7 +24,7 @@ local SEEDS = {
     "120", "0", " 7\t", "18446744073709551615", "1500.7", "-5", "1e3", "true", "False",
     "Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
     "Thu, 29 Feb 2024 23:59:60 GMT", "1994-11-06T08:49:37Z", "2026-01-01T00:00:00.123+01:00",
-    "Thu, 01 Jan 1777777777777777 00:00:00 GMT", "31-Feb-26", "",
+    "Thu, 01 Jan 1777777777777777 00:00:00 GMT", "31-Feb-26", "", "7.66s", "1m26.4s", "20ms", "1h",
   },
   fields = {
     '"default";r=50;t=30', '"burst";q=100;w=60, "daily";q=1000;w=86400', "a=1, b;x=2, c=(1 2);y",
@@ -33,7 +35,7 @@ local SEEDS = {
 }
 
 local LETTERS = {
-  times = " \t0123456789:,-+.TZzGMTmtSunovfra",
+  times = " \t0123456789:,-+.TZzGMTmtSunovfrah",
   fields = " \t019aZ*%\"\\;=,()?:@-./cf",
 }
 
@@ -108,12 +110,29 @@ local READERS = {
   fields = {},
 }
 
+for name, read in pairs(formats) do
+  table.insert(READERS.times, { name, function (text) return read(text, NOW) end, wait })
+end
+
 for i, kind in ipairs { "item", "list", "dictionary" } do
   READERS.fields[i] = { kind, structured[kind], function (value, text)
     if random(COMPARED) == 1 and not same(value, model.read(kind, text)) then return false end
     return value == nil or same(value, structured[kind](structured.format(kind, value)))
   end }
 end
+
+local ietf = provider "ietf"
+READERS.fields[4] = { "RateLimit", function (text)
+  local seen = ietf:parse({ RateLimit = text, ["RateLimit-Policy"] = text }, NOW)
+  return next(seen) and seen
+end, function (seen)
+  for _, window in pairs(seen or {}) do
+    if not wait(window.remaining) or not wait(window.limit) or not wait(window.reset_s) then
+      return false
+    end
+  end
+  return true
+end }
 
 --- Throw them.
 local function fuzz(kind)

@@ -23,6 +23,7 @@ return {
   queue = require "neap.queue",
   layered = require "neap.layered",
   headers = require "neap.headers",
+  provider = require "neap.provider",
   notation = require "neap.notation",
   policy = require "neap.policy",
   errors = require "neap.errors",

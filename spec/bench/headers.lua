@@ -3,6 +3,8 @@
 --- the very end.
 local date = require "neap.headers.date"
 local headers = require "neap.headers"
+local formats = require "neap.provider.formats"
+local provider = require "neap.provider"
 local race = require "spec.bench.race"
 local structured = require "neap.headers.structured"
 
@@ -17,6 +19,8 @@ local function retry_after(text) return headers.retry_after(text, { now = 0 }) e
 local function lenient(text)
   return headers.retry_after(text, { now = 0, dialect = "lenient" })
 end
+local ietf = provider "ietf"
+local function rate_limit(text) return ietf:parse({ RateLimit = text }, 0) end
 local function http_date(text) return date.http(text, 0) end
 
 -- Name, who reads it, and its beginning, what is repeated, its end.
@@ -29,6 +33,10 @@ local SUBJECTS = {
   { "date", http_date, "", " ", "Sun, 06 Nov 1994 08:49:37 GMT" },
   { "date_bad", http_date, "Sun, 06 Nov 1994 08:49:37 ", " ", "X" },
   { "rfc3339", date.rfc3339, "1994-11-06T08:49:37.", "0", "Z" },
+  { "duration", formats.duration, "", "1m2.5s", "1h" },
+  { "duration_bad", formats.duration, "", "1m2.5s", "1" },
+  { "unix", formats.unix, "", "0", "1" },
+  { "rate_limit", rate_limit, "", '"default";r=50;t=30, ', '"a";r=1' },
   { "sf_string", structured.item, '"', "word ", '"' },
   { "sf_escapes", structured.item, '"', '\\"', '"' },
   { "sf_binary", structured.item, ":", "aGVs", ":" },
