@@ -78,4 +78,12 @@ describe("an example", function ()
       "mirror 2 8.15 s",
     }, run "examples/retry.lua")
   end)
+
+  it("goes by what a server tells", function ()
+    assert.same({
+      "   0 s  sent, 49 requests left", "   0 s  sent, 48 requests left",
+      "   0 s  sent, 0 requests left", "  30 s  sent, 24 requests left",
+      "  75 s  sent, 36 requests left",
+    }, run "examples/told.lua")
+  end)
 end)

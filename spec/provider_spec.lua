@@ -183,6 +183,20 @@ describe("a limiter that goes by them", function ()
     assert.equal(10.5, at)
   end)
 
+  it("goes up for those in line, too", function ()
+    local l = neap.throttle "60/min"
+    openai:apply(l, seen(0, 50))
+    local at
+    rt.spawn(function ()
+      assert(l:acquire())
+      at = rt.now()
+    end)
+    pass(20)
+    openai:apply(l, seen(5, 40))
+    rt.advance_to(rt.now_ns())
+    assert.equal(20, at)
+  end)
+
   it("may slide", function ()
     local l = neap.throttle "10/10s sliding"
     assert.equal(4, go(l, 4))
@@ -273,6 +287,10 @@ describe("a limiter that goes by them", function ()
     openai:apply(l, seen(3, 30))
     l:reconfigure "120/min"
     assert.equal(63, l:available())   -- what was spent stays spent: 57
+    pass(10)
+    assert.equal(63, l:available())
+    pass(20)
+    assert.equal(120, l:available())
     openai:apply(l, seen(3, 30))
     pass(29)
     assert.equal(3, go(l, 5))
