@@ -138,7 +138,8 @@ void neap_flow_join(struct neap_queue *q, uint32_t flow, uint32_t place)
 	f->tail = place;
 	f->count++;
 	for (int i = 0; i < NEAP_COSTS; i++)
-		f->queued[i] += p->entry.request.cost[i];
+		if (p->entry.request.cost[i])   /* most are 0, and lines of memory of their own */
+			f->queued[i] += p->entry.request.cost[i];
 }
 
 /* What a grant moves virtual time by, when so many flows wait. */
@@ -172,7 +173,8 @@ void neap_flow_leave(struct neap_queue *q, uint32_t place, int64_t cost)
 	*(p->next ? &q->place[p->next].prev : &f->tail) = p->prev;
 	p->flow = 0;
 	for (int i = 0; i < NEAP_COSTS; i++)
-		f->queued[i] -= p->entry.request.cost[i];
+		if (p->entry.request.cost[i])
+			f->queued[i] -= p->entry.request.cost[i];
 	if (--f->count == 0)
 		c->waiting--;
 	if (cost)

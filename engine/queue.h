@@ -25,11 +25,11 @@ struct neap_place {
 struct neap_flow {
 	struct neap_key key;        /* of: its class, which stays where it is; tag: the hash */
 	struct neap_node node;      /* in the class's heap; rank is the start tag */
-	neap_sum queued[NEAP_COSTS];
 	uint32_t class;
 	uint32_t head, tail, count; /* places */
 	uint32_t newer, older;      /* idle, by when they became it */
 	int32_t mixed;              /* 1: not all who wait ask the same limiters */
+	neap_sum queued[NEAP_COSTS];
 };
 
 /* Those of one priority. */

@@ -8,6 +8,7 @@ local guava = require "spec.published.guava"
 local hybrid = require "neap.hybrid"
 local manual = require "neap.runtime.manual"
 local player = require "spec.published.player"
+local queue = require "neap.queue"
 local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
@@ -241,7 +242,8 @@ end)
 
 -- ---- .NET -------------------------------------------------------------------------------------
 
--- A semaphore and its line, which is oldest first, on an engine with as many places.
+-- A semaphore and its line, which is oldest first, on an engine with as many places; and a queue
+-- with as many, where each has a higher priority than the one before, if it is newest first.
 describe("a line before permits, as published by .NET", function ()
   local steps = {}
 
@@ -249,15 +251,21 @@ describe("a line before permits, as published by .NET", function ()
     return held and "granted" or why == "cancelled" and "cancelled" or "refused"
   end
 
+  local function given(world, permits)
+    if not world.priority then return permits end
+    world.priority = world.priority + 1
+    return { cost = permits, priority = world.priority }
+  end
+
   function steps.try(world, who, permits)
-    local held, why = world.s:try_acquire(permits)
+    local held, why = world.s:try_acquire(given(world, permits))
     world.held[who], world.outcomes[who] = held, outcome(held, why)
   end
 
   function steps.acquire(world, who, permits)
     world.outcomes[who], world.asked[who] = "waiting", permits
     world.tasks[who] = world.rt.spawn(function ()
-      local held, why = world.s:acquire(permits)
+      local held, why = world.s:acquire(given(world, permits))
       world.held[who], world.outcomes[who] = held, outcome(held, why)
     end)
   end
@@ -277,12 +285,19 @@ describe("a line before permits, as published by .NET", function ()
       { world.s:available(), sum, tonumber(stats.waiting) })
   end
 
-  local function play(case)
-    local rt = manual.new { waiters_max = case.callers or case[3] }
+  local function play(case, queues)
+    local rt = manual.new(not queues and { waiters_max = case.callers or case[3] } or nil)
     runtime.use(rt)
     local world = {
       rt = rt, s = semaphore(case[2]), held = {}, outcomes = {}, tasks = {}, asked = {},
     }
+    if queues then
+      local newest = case[4] == "newest"
+      world.s = queue(world.s, {
+        capacity = case.callers or case[3], overflow = newest and "drop_oldest" or "reject",
+      })
+      world.priority = newest and 0 or nil
+    end
     local expected = {}
     for i, step in ipairs(case[5]) do
       steps[step[1]](world, step[2], step[3])
@@ -298,6 +313,11 @@ describe("a line before permits, as published by .NET", function ()
   for _, case in ipairs(dotnet) do
     if case[4] == "oldest" and case.callers ~= 0 then
       it("serves: " .. case[1], player.test(function () play(case) end))
+    end
+    if case.callers ~= 0 then
+      it("and in a queue, the " .. case[4] .. " first: " .. case[1], player.test(function ()
+        play(case, true)
+      end))
     end
   end
 end)

@@ -112,15 +112,15 @@ return {
     { "try", "a", 2, "granted" }, { "acquire", "b", 1, "waiting" },
     { "acquire", "c", 1, "waiting" },
     { "acquire", "d", 2, "waiting", b = "refused", c = "refused" }, { "give", "a", d = "granted" },
-  } },
+  }, callers = 0 },
   { "but none for more than all places", 2, 1, "newest", {
     { "try", "a", 2, "granted" }, { "acquire", "b", 1, "waiting" },
     { "acquire", "c", 2, "refused" }, { "give", "a", b = "granted" },
-  } },
+  }, callers = 0 },
   { "large costs", MOST, MOST, "newest", {
     { "try", "a", MOST, "granted" }, { "acquire", "b", 3, "waiting" },
     { "acquire", "c", MOST, "waiting", b = "refused" }, { "give", "a", c = "granted" },
-  } },
+  }, callers = 1 },
   { "what is free goes to the newest at once", 2, 3, "newest", {
     { "acquire", "a", 1, "granted" }, { "acquire", "b", 2, "waiting" },
     { "acquire", "c", 1, "granted" }, { "give", "a" }, { "give", "c", b = "granted" },
@@ -133,7 +133,7 @@ return {
     { "try", "a", 2, "granted" }, { "acquire", "b", 1, "waiting" },
     { "acquire", "c", 1, "waiting" }, { "cancel", "b", b = "cancelled" },
     { "acquire", "d", 2, "waiting", c = "refused" }, { "give", "a", d = "granted" },
-  } },
+  }, callers = 0 },
   { "nothing is granted when something is there", 1, 1, "newest", {
     { "try", "a", 0, "granted" }, { "acquire", "b", 0, "granted" },
   } },
