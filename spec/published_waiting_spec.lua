@@ -251,14 +251,15 @@ describe("a line before permits, as published by .NET", function ()
     return held and "granted" or why == "cancelled" and "cancelled" or "refused"
   end
 
-  local function given(world, permits)
+  local function given(world, permits, timeout)
     if not world.priority then return permits end
     world.priority = world.priority + 1
-    return { cost = permits, priority = world.priority }
+    return { cost = permits, priority = world.priority, timeout = timeout }
   end
 
   function steps.try(world, who, permits)
-    local held, why = world.s:try_acquire(given(world, permits))
+    local verb = world.priority and "acquire" or "try_acquire"
+    local held, why = world.s[verb](world.s, given(world, permits, 0))
     world.held[who], world.outcomes[who] = held, outcome(held, why)
   end
 
