@@ -231,14 +231,14 @@ static int check_queue_line(const struct neap_lines *s, const struct neap_line *
 	if (neap_queue_check(q) || l->key.of != q || l->key.tag || l->costs || !l->post ||
 	    l->count != q->count || l->count > q->capacity || l->head != head->waiter ||
 	    l->all != head->request.all || l->node.arrival != head->arrival ||
-	    memcmp(l->keys, head->request.key, sizeof l->keys))
+	    memcmp(l->keys, head->request.key, sizeof l->keys) != 0)
 		return NEAP_ECORRUPT;
 	for (uint32_t n = 1; n <= q->untouched; n++) {
 		const struct neap_place *p = &q->place[n];
 		const struct neap_waiter *w = p->flow ? neap_waiter_at(s, p->entry.waiter) : NULL;
 		if (w && (w->prev != n || neap_line_at(s, w->line) != l || w->next ||
 			  w->arrival != p->entry.arrival ||
-			  memcmp(w->cost, p->entry.request.cost, sizeof w->cost)))
+			  memcmp(w->cost, p->entry.request.cost, sizeof w->cost) != 0))
 			return NEAP_ECORRUPT;
 	}
 	return NEAP_OK;

@@ -651,7 +651,7 @@ enum {
 	NEAP_DROP_LOWEST,   /* the newest of the lowest priority does, when the newcomer's is higher */
 };
 
-/* 'capacity' places (1 to 2^24), whose memory comes at once: up to 1 KB each, touched as they are
+/* 'capacity' places (1 to 2^24), whose memory comes at once: 0.6 to 1.1 KB each, touched as they are
  * used. With ageing_ns (1 to neap_horizon) a waiter rises by one priority for each ageing_ns it
  * has waited; 0: never. NULL when there is no memory or a number is out of range. */
 struct neap_queue *neap_queue_open(uint32_t capacity, int overflow, neap_ns ageing_ns);
