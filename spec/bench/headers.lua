@@ -21,6 +21,7 @@ local function lenient(text)
 end
 local ietf = provider "ietf"
 local function rate_limit(text) return ietf:parse({ RateLimit = text }, 0) end
+local function unix(text) return formats.unix(text, 0) end
 local function http_date(text) return date.http(text, 0) end
 
 -- Name, who reads it, and its beginning, what is repeated, its end.
@@ -35,7 +36,7 @@ local SUBJECTS = {
   { "rfc3339", date.rfc3339, "1994-11-06T08:49:37.", "0", "Z" },
   { "duration", formats.duration, "", "1m2.5s", "1h" },
   { "duration_bad", formats.duration, "", "1m2.5s", "1" },
-  { "unix", formats.unix, "", "0", "1" },
+  { "unix", unix, "", "0", "1" },
   { "rate_limit", rate_limit, "", '"default";r=50;t=30, ', '"a";r=1' },
   { "sf_string", structured.item, '"', "word ", '"' },
   { "sf_escapes", structured.item, '"', '\\"', '"' },

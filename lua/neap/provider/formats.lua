@@ -13,26 +13,25 @@ local date = require "neap.headers.date"
 local headers = require "neap.headers"
 
 local P, R, S = lpeg.P, lpeg.R, lpeg.S
-local C, Cf, Cg = lpeg.C, lpeg.Cf, lpeg.Cg
+local C, Cc, Cf, Cg = lpeg.C, lpeg.Cc, lpeg.Cf, lpeg.Cg
 local tonumber = tonumber
 
 local formats = {}
 
 local digit, blank = R "09", S " \t" ^ 0
-local HOUR, MINUTE = 3600, 60
-local UNITS = { h = HOUR, m = MINUTE, s = 1, ms = 0.001 }
+local UNITS = { h = 3600, m = 60, s = 1, ms = 0.001 }
+local MOST = 2 ^ 64
 
 -- A sum of parts; nothing, once one of them is more than 64 bits hold.
 local function plus(sum, text, unit)
-  local whole = sum and headers.count(text:match "^%d+")
-  if not whole then return false end
-  return sum + tonumber(text) * UNITS[unit]
+  local n = sum and tonumber(text)
+  return n and n < MOST and sum + n * UNITS[unit]
 end
 
 local number = C(digit ^ 1 * (P "." * digit ^ 1) ^ -1)
 local unit = P "ms" + S "hms"
-local parts = Cf(lpeg.Cc(0) * Cg(number * C(unit)) ^ 1, plus)
-local duration = blank * (parts + Cf(lpeg.Cc(0) * Cg(number * lpeg.Cc "s"), plus)) * blank * -P(1)
+local parts = Cf(Cc(0) * Cg(number * C(unit)) ^ 1, plus)
+local duration = blank * (parts + Cf(Cc(0) * Cg(number * Cc "s"), plus)) * blank * -P(1)
 local signed = blank * C(P "-" ^ -1) * C(digit ^ 1) * blank * -P(1)
 
 local function from_now(at, now) return at and (at > now and at - now or 0) end
