@@ -60,6 +60,7 @@ struct neap_keyed {
 	int32_t keep;
 	neap_ns changed;          /* when */
 	uint64_t cursor;          /* in 'old' */
+	int32_t left;             /* 1: somebody before the cursor found no place */
 };
 
 /* ---- words ---- */
@@ -91,12 +92,19 @@ static int64_t carried(const struct neap_keyed *k, int64_t word)
 	return neap_gcra_carry(&was.as.gcra, &k->like.as.gcra, k->keep, k->changed);
 }
 
-static void carry(struct neap_keyed *k, uint64_t key, int64_t word, int64_t clock)
+/* 0 when there is no place: those who came since the change have them. Then it stays where it is. */
+static int carry(struct neap_keyed *k, uint64_t key, int64_t word, int64_t clock)
 {
-	int64_t *to = neap_keys_at(k->keys, key, clock);
+	int64_t is = carried(k, word);
+	int64_t *to = is > clock ? neap_keys_at(k->keys, key, clock) : NULL;
+	if (is > clock && !to) {
+		k->left = 1;
+		return 0;
+	}
 	if (to)
-		*to = carried(k, word);
+		*to = is;
 	neap_keys_forget(k->old, key);
+	return 1;
 }
 
 /* Carry a few over. */
@@ -113,8 +121,12 @@ static void carry_some(struct neap_keyed *k, int64_t clock)
 		carry(k, key, word, clock);
 	if (found >= 0)
 		return;
-	if (neap_keys_close_some(k->old))
+	if (k->left) {   /* once more, for them */
+		k->left = 0;
+		k->cursor = 0;
+	} else if (neap_keys_close_some(k->old)) {
 		k->old = NULL;
+	}
 }
 
 /* The word that the old table has for a key, or NULL. */
@@ -163,15 +175,18 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 	int64_t least, *old = old_word(k, key);
 	neap_ns idle_at;
 	if (how == NEAP_WANT && k->old) {
-		if (old)
-			carry(k, key, *old, f->clock);
+		int stays = old && !carry(k, key, *old, f->clock);
 		carry_some(k, f->clock);
-		old = NULL;
+		old = stays ? old_word(k, key) : NULL;
 	}
 	/* one that became as good as none within this ns may be waited for, and is charged exactly */
 	f->word = neap_keys_find(k->keys, key, clock_of(&k->like, now > 0 ? now - 1 : 0));
 	if (old) {   /* who only looks moves nothing */
 		*word_of(&f->limiter) = carried(k, *old);
+		if (how == NEAP_WANT && !neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
+			k->refused++;
+			f->room_at = frees_at(k, least);
+		}
 		return &f->limiter;
 	}
 	if (f->word) {
@@ -373,8 +388,16 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 	struct neap_keys *keys = table_for(k);
 	if (!keys)
 		return NEAP_ENOMEM;
-	while (k->old)
-		carry_some(k, clock_of(&k->like, now));
+	k->cursor = 0;
+	k->left = 0;
+	if (k->old)
+		do
+			carry_some(k, clock_of(&k->like, now));
+		while (k->old && k->cursor);
+	if (k->old) {   /* some have no place yet */
+		neap_keys_close(keys);
+		return NEAP_EFULL;
+	}
 	struct neap_keys_stats stats;
 	neap_keys_stats(k->keys, &stats);
 	k->evicted += stats.evicted;

@@ -616,8 +616,9 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 void neap_keyed_close(struct neap_keyed *k);
 /* Another limit for all keys, of the same kind, which keeps of each what NEAP_KEEP_... says; keys
  * with limiters of their own keep those. Words are carried over as keys are used, a few more with
- * each call; a change that comes before that is done carries all the rest at once. NEAP_ENOMEM, or
- * NEAP_ERANGE for another kind. Say _touch to the engine. */
+ * each call; a change that comes before that is done carries all the rest at once. NEAP_ENOMEM;
+ * NEAP_ERANGE for another kind; NEAP_EFULL when keys of the last change still wait for a place in a
+ * full table. Say _touch to the engine. */
 int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int keep, neap_ns now);
 /* Give a key a limiter of its own, of any kind but keyed, which stays the caller's; NULL takes it
  * away again. NEAP_ENOMEM. Say _touch to the engine when somebody may wait. */

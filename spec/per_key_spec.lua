@@ -308,6 +308,27 @@ describe("per_key", function ()
     assert.equal(5000, users:len())
   end)
 
+  it("forgets nobody on the way to another limit, though strangers took their places", function ()
+    local users = per_key("4/h", { most = 20, full = "refuse" })
+    for i = 1, 20 do users:try_acquire(i, 4) end
+    users:reconfigure "8/h"
+    local strangers = 0
+    for i = 1, 5 do
+      if users:try_acquire("stranger " .. i, 8) then strangers = strangers + 1 end
+    end
+    assert.truthy(strangers > 0)
+    for i = 1, 20 do
+      assert.equal(4, users:available(i))
+      users:try_acquire(i, 9)
+      assert.equal(4, users:available(i))
+    end
+    refused("no place yet", users.reconfigure, users, "9/h")
+    rt.advance(3600)
+    assert.truthy(users:try_acquire(20, 8))
+    users:reconfigure "9/h"
+    assert.equal(1, users:available(20))
+  end)
+
   it("reconfigures windows and permits by key, and refuses what is another kind", function ()
     local users = per_key { "2/10s sliding", "3 in flight" }
     local one = users:try_acquire "ann"

@@ -391,7 +391,10 @@ function per_key:reconfigure(limits, mode)
   for i, value in ipairs(values) do
     local part = self.terms.parts[i]
     if likes[i] then
-      if C.neap_keyed_change(self.tables[i], likes[i], KEEP[mode], now) ~= C.NEAP_OK then
+      local code = C.neap_keyed_change(self.tables[i], likes[i], KEEP[mode], now)
+      if code == C.NEAP_EFULL then
+        error("reconfigure: keys of the last change have no place yet: try again later", 2)
+      elseif code ~= C.NEAP_OK then
         error("per_key: no memory for another table", 2)
       end
       ffi.copy(part.fresh, likes[i], ffi.sizeof(leaf_t))
