@@ -218,6 +218,7 @@ describe("per_key", function ()
     assert.same({ "", "x", "y" }, made)
     assert.equal("rate of x and 1 in flight", hosts:of("x").name)
     refused("has to make a limiter", per_key, function () return 5 end)
+    refused("stands before", per_key, function () return require "neap.queue" "1/s" end)
   end)
 
   it("holds to its bound, and forgets whom time has refilled first", function ()

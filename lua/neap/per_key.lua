@@ -154,6 +154,9 @@ local function made_parts(self, fn, parts, level)
   elseif not limiter.is(template) then
     error("per_key: the function has to make a limiter for any key, got " .. tostring(template),
       level + 1)
+  elseif template.room then
+    error("per_key: a queue stands before limits per key, not in them: neap.queue(neap.per_key(…))",
+      level + 1)
   end
   self.makers = self.makers or makers.new(self)
   self.makers:add(fn, #parts + 1, #template.terms.parts)
