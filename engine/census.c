@@ -22,7 +22,7 @@ int64_t neap_keys_count(const struct neap_keys *k, int64_t clock)
 
 static int64_t bytes_of(const struct table *t)
 {
-	uint64_t seen = t->seen ? t->lines * ENTRIES * sizeof *t->seen - t->gone_seen : 0;
+	uint64_t seen = t->seen ? (uint64_t)t->lines * ENTRIES * sizeof *t->seen - t->gone_seen : 0;
 	return (int64_t)((t->lines - t->gone) * sizeof(struct line) + seen);
 }
 
@@ -43,7 +43,7 @@ void neap_keys_stats(const struct neap_keys *k, struct neap_keys_stats *out)
 static int table_check(const struct neap_keys *k, const struct table *t, uint32_t done,
 		       int64_t clock)
 {
-	for (uint32_t i = t->gone; i < t->lines; i++) {
+	for (uint32_t i = t->gone; t->line && i < t->lines; i++) {
 		for (int j = 0; j < ENTRIES; j++) {
 			const struct entry *e = &t->line[i].entry[j];
 			if (is_free(k, t, e, clock))

@@ -57,7 +57,7 @@
 /* Is the bound the entry? Where a key may use all of them, and where it makes one free. */
 static int is_exact(const struct neap_keys *k)
 {
-	return k->evicts || k->count_max <= FAR * ENTRIES;
+	return k->evicts || k->count_max <= (int64_t)FAR * ENTRIES;
 }
 
 static size_t size_of(const struct table *t) { return t->lines * sizeof(struct line); }
@@ -238,6 +238,7 @@ static struct entry *settle(struct table *t, uint64_t hash, const struct walk *w
 static void evict(struct neap_keys *k, const struct table *t, uint64_t hash, uint64_t seen,
 		  struct walk *w)
 {
+	assert(t->seen);
 	uint32_t at = home_of(t, hash), lines = range_of(k);
 	uint64_t least = seen;
 	for (uint32_t d = 0; d < lines; d++, at = line_after(t, at))

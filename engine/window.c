@@ -20,6 +20,7 @@
 
 static struct neap_stamp *entry(const struct neap_window *w, uint32_t i)
 {
+	assert(w->size);
 	return &w->log[((uint64_t)w->first + i) % w->size];
 }
 
