@@ -153,14 +153,7 @@ end
 
 ---@return neap.backoff.Value
 local function read_options(options, level)
-  for name in pairs(options) do
-    local known = false
-    for _, each in ipairs(OPTIONS) do known = known or each == name end
-    if not known then
-      refuse((grammar.suggest(("option '%s' is not known"):format(tostring(name)), tostring(name),
-        OPTIONS)), level + 1)
-    end
-  end
+  grammar.check_names("backoff", options, OPTIONS, level + 1)
   local value = options.preset ~= nil and read_preset(options.preset, level + 1)
     or { jitter = "none" }
   value.base_ns = duration(options, "base", level + 1) or value.base_ns

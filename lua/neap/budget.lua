@@ -62,14 +62,7 @@ end
 
 local function read_options(given, level)
   local options = {}
-  for name in pairs(given) do
-    local known = false
-    for _, each in ipairs(OPTIONS) do known = known or each == name end
-    if not known then
-      refuse((grammar.suggest(("option '%s' is not known"):format(tostring(name)), tostring(name),
-        OPTIONS)), level + 1)
-    end
-  end
+  grammar.check_names("budget", given, OPTIONS, level + 1)
   if given.preset ~= nil then
     local preset, names = PRESETS[given.preset], {}
     for name in pairs(PRESETS) do names[#names + 1] = name end

@@ -108,15 +108,8 @@ function classify.http(options)
   if options ~= nil and type(options) ~= "table" then
     refuse("http: a table expected, got " .. tostring(options), 2)
   end
-  for name in pairs(options or {}) do
-    local known = false
-    for _, each in ipairs(HTTP) do known = known or each == name end
-    if not known then
-      refuse((grammar.suggest(("http: option '%s' is not known"):format(tostring(name)),
-        tostring(name), HTTP)), 2)
-    end
-  end
   options = options or {}
+  grammar.check_names("classify.http", options, HTTP, 2)
   local reading = { now = options.now, dialect = options.dialect, max = options.max }
   return function (outcome)
     if not status_of(outcome) then return nil end

@@ -77,6 +77,23 @@ function grammar.suggest(message, typed, words)
   return ("%s (did you mean '%s'?)"):format(message, hint), hint
 end
 
+--- Raises when a table of options has a name that is none of these.
+---@param what string     whose options they are
+---@param given table
+---@param known string[]
+---@param level integer   1: the caller is who made the mistake
+function grammar.check_names(what, given, known, level)
+  for name in pairs(given) do
+    local found = false
+    for _, each in ipairs(known) do found = found or each == name end
+    if not found then
+      name = tostring(name)
+      error((grammar.suggest(("%s: option '%s' is not known"):format(what, name), name, known)),
+        level + 1)
+    end
+  end
+end
+
 -- ---- faults -----------------------------------------------------------------------------------
 
 local Fault = {}

@@ -23,7 +23,7 @@ local limiter = require "neap.limiter"
 local outcomes = require "neap.retry.outcome"
 local runtime = require "neap.runtime"
 
-local error, ipairs, next, pairs, pcall = error, ipairs, next, pairs, pcall
+local error, next, pairs, pcall = error, next, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local remove = table.remove
 local current = runtime.current
@@ -50,17 +50,6 @@ hedge.__index = hedge
 -- ---- reading ----------------------------------------------------------------------------------
 
 local function refuse(text, level) error("hedge: " .. text, level + 1) end
-
-local function check_names(given, known, level)
-  for name in pairs(given) do
-    local found = false
-    for _, each in ipairs(known) do found = found or each == name end
-    if not found then
-      refuse((grammar.suggest(("option '%s' is not known"):format(tostring(name)), tostring(name),
-        known)), level + 1)
-    end
-  end
-end
 
 local function read_after(given, level)
   if given == nil or type(given) == "function" then return given end
@@ -243,7 +232,7 @@ local function read_run(given, level)
   if type(given) ~= "table" then
     refuse("run: a table expected, got " .. type(given), level + 1)
   end
-  check_names(given, RUN, level + 1)
+  grammar.check_names("hedge", given, RUN, level + 1)
   return given
 end
 
@@ -298,7 +287,7 @@ local function make(options, level)
   if type(options) ~= "table" then
     refuse("a table expected, as in { after = \"50ms\" }, got " .. type(options), level + 1)
   end
-  check_names(options, OPTIONS, level + 1)
+  grammar.check_names("hedge", options, OPTIONS, level + 1)
   if options.after == nil then
     refuse("after: how long the first call has alone is missing", level + 1)
   end

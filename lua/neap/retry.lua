@@ -78,17 +78,6 @@ retry.__index = retry
 
 local function refuse(text, level) error("retry: " .. text, level + 1) end
 
-local function check_names(given, known, level)
-  for name in pairs(given) do
-    local found = false
-    for _, each in ipairs(known) do found = found or each == name end
-    if not found then
-      refuse((grammar.suggest(("option '%s' is not known"):format(tostring(name)), tostring(name),
-        known)), level + 1)
-    end
-  end
-end
-
 --- A whole number of calls, or math.huge.
 local function count(options, name, least, level)
   local n = options[name]
@@ -177,7 +166,7 @@ local function make(options, level)
     refuse("a table expected, as in { backoff = \"200ms x2\", max_attempts = 5 }, got " ..
       type(options), level + 1)
   end
-  check_names(options, OPTIONS, level + 1)
+  grammar.check_names("retry", options, OPTIONS, level + 1)
   options = with_preset(options, level + 1)
   local self = { name = of_type(options, "name", "string", level + 1) or "retry" }
   self.backoff = backoff.of(options.backoff, level + 1)
@@ -222,7 +211,7 @@ local function read_run(given, level)
   if type(given) ~= "table" then
     refuse("run: a classifier or a table expected, got " .. type(given), level + 1)
   end
-  check_names(given, RUN, level + 1)
+  grammar.check_names("retry", given, RUN, level + 1)
   of_type(given, "classify", "function", level + 1)
   of_type(given, "fields", "table", level + 1)
   return given
