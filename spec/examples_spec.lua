@@ -86,4 +86,16 @@ describe("an example", function ()
       "  75 s  sent, 36 requests left",
     }, run "examples/told.lua")
   end)
+
+  it("asks a language model, within three limits and what the server says", function ()
+    assert.same({
+      "  0.0 s  try 0: 200",
+      "  2.0 s  left: 3233 input, 883 output",
+      "  2.0 s  try 0: 529",
+      "  4.5 s  try 1: 200",
+      "  6.5 s  left: 2433 input, 100 output",
+      " 18.5 s  try 0: 200",
+      " 20.5 s  left: 2566 input, 253 output",
+    }, run "examples/llm.lua")
+  end)
 end)

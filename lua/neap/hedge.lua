@@ -30,7 +30,7 @@ local current = runtime.current
 local NEVER = C.neap_never
 
 local OPTIONS = { "name", "after", "most", "classify", "budget", "limiter" }
-local RUN = { "after", "most", "classify", "timeout", "deadline", "cost", "fields" }
+local RUN = { "after", "most", "classify", "timeout", "deadline", "cost", "fields", "limiter" }
 
 ---@class neap.Hedge
 ---@field name string
@@ -46,6 +46,7 @@ hedge.__index = hedge
 ---@class neap.hedge.Try
 ---@field attempt integer      0 is the first
 ---@field deadline ffi.cdata*  ns, for limiters
+---@field dropped boolean?     there is an answer already, and this call is cancelled
 
 -- ---- reading ----------------------------------------------------------------------------------
 
@@ -80,7 +81,8 @@ end
 ---@field hedge neap.Hedge
 ---@field rt neap.Runtime
 ---@field tasks neap.Task[]               by attempt + 1
----@field calls table<neap.Task, true>    in flight
+---@field calls table<neap.Task, neap.hedge.Try>  in flight
+---@field limiter neap.Limiter?
 ---@field ended neap.Outcome[]            not looked at yet
 ---@field paid table<integer, number>     what the budget took, by attempt
 ---@field started integer
@@ -106,7 +108,10 @@ end
 --- There is an answer: what the others come to is dropped.
 local function cancel_others(self)
   self.over = true
-  for task in pairs(self.calls) do task:cancel() end
+  for task, try in pairs(self.calls) do
+    try.dropped = true
+    task:cancel()
+  end
 end
 
 --- Is it the answer, whatever the others come to?
@@ -135,7 +140,7 @@ end
 
 --- One call, which is a task: wait for a permit, go, and tell.
 local function call(self, fn, try)
-  local task, limit = self.tasks[try.attempt + 1], self.hedge.limiter
+  local task, limit = self.tasks[try.attempt + 1], self.limiter
   local held, outcome
   if limit then
     outcome = outcomes.call(limit.acquire, limit, self.cost, { deadline = try.deadline })
@@ -144,7 +149,7 @@ local function call(self, fn, try)
   end
   if held or not limit then
     tell(self, "start", { attempt = try.attempt })
-    outcome = outcomes.call(fn, try)
+    outcome = outcomes.call(fn, try, held)
     outcome.attempt = try.attempt
     if not self.over then
       local ran, verdict = pcall(verdict_on, self, outcome)
@@ -158,10 +163,10 @@ end
 
 local function start(self, fn)
   local now = self.rt.now_ns()
-  local task = self.rt.spawn("hedge", call, self, fn,
-    { attempt = self.started, deadline = self.deadline })
+  local try = { attempt = self.started, deadline = self.deadline }
+  local task = self.rt.spawn("hedge", call, self, fn, try)
   self.started = self.started + 1
-  self.tasks[self.started], self.calls[task] = task, true
+  self.tasks[self.started], self.calls[task] = task, try
   local after = self.after
   if type(after) == "function" then after = limiter.ns_of(after(), "hedge: after", 0) end
   self.next_at = self.started < self.most and now + after or NEVER
@@ -233,30 +238,37 @@ local function read_run(given, level)
     refuse("run: a table expected, got " .. type(given), level + 1)
   end
   grammar.check_names("hedge", given, RUN, level + 1)
+  if given.limiter ~= nil and not limiter.is(given.limiter) then
+    refuse("run: limiter: a limiter expected, got " .. tostring(given.limiter), level + 1)
+  end
   return given
 end
 
---- Call `fn(try)`, and again while it has not answered: `try.attempt` is 0 for the first, and
---- `try.deadline` is for limiters.
----@param fn fun(try: neap.hedge.Try): ...
----@param given? table
----   after, most, classify   instead of the hedge's own
----   timeout, deadline       of all together, as for acquire; the first call is made in any case
----   cost                    what each call asks the limiter for, as for acquire
----   fields                  for the events
----@return any ...  what the first success answered; or the last failure, its error raised again; or
----nil, "timeout", "cancelled", or what the limiter refused for
-function hedge:run(fn, given)
-  if type(fn) ~= "function" then refuse("run: a function expected, got " .. type(fn), 2) end
-  given = read_run(given, 2)
+--- No call's own answer.
+local function refusal(why)
+  local outcome = outcomes.of(nil, why)
+  outcome.refused = true
+  return outcome
+end
+
+--- Run them, for whoever wants to know more than what the answer was.
+---@param fn function
+---@param given? table   as for run
+---@param level? integer
+---@return neap.Outcome  refused: it is no call's own, but why there was none, or no answer in time
+function hedge:race(fn, given, level)
+  level = (level or 1) + 1
+  if type(fn) ~= "function" then refuse("run: a function expected, got " .. type(fn), level) end
+  given = read_run(given, level)
   local rt = current()
   local began = rt.now_ns()
   local self_race = setmetatable({
     hedge = self, rt = rt, tasks = {}, calls = {}, ended = {}, paid = {}, started = 0,
     began = began, cost = given.cost, fields = given.fields,
-    after = read_after(given.after, 2) or self.after, most = read_most(given.most, 2) or self.most,
-    classify = read_classify(given.classify, 2) or self.classify,
-    deadline = limiter.deadline_of(given, began, 2),
+    after = read_after(given.after, level) or self.after,
+    most = read_most(given.most, level) or self.most,
+    classify = read_classify(given.classify, level) or self.classify,
+    limiter = given.limiter or self.limiter, deadline = limiter.deadline_of(given, began, level),
   }, race)
   if self.budget then self.budget:call() end
   start(self_race, fn)
@@ -266,21 +278,36 @@ function hedge:run(fn, given)
       if judge(self_race, outcome, fn) then
         finish(self_race, outcome)
         if outcome.mistake then error(outcome.mistake, 0) end
-        return outcome:unpack()
+        return outcome
       end
     elseif not wait(self_race) then
       self_race.gate:cancel()
       finish(self_race)
-      return nil, "cancelled"
+      return refusal "cancelled"
     elseif not self_race.ended[1] then
       local now = rt.now_ns()
       if now >= self_race.deadline then
         finish(self_race)
-        return nil, "timeout"
+        return refusal "timeout"
       end
       if now >= self_race.next_at then start_another(self_race, fn) end
     end
   end
+end
+
+--- Call `fn(try, permit)`, and again while it has not answered: `try.attempt` is 0 for the first,
+--- and `try.deadline` is for limiters. The permit is what the limiter granted for this call.
+---@param fn fun(try: neap.hedge.Try, permit: neap.Permit?): ...
+---@param given? table
+---   after, most, classify, limiter   instead of the hedge's own
+---   timeout, deadline       of all together, as for acquire; the first call is made in any case
+---   cost                    what each call asks the limiter for, as for acquire
+---   fields                  for the events
+---@return any ...  what the first success answered; or the last failure, its error raised again; or
+---nil, "timeout", "cancelled", or what the limiter refused for
+function hedge:run(fn, given)
+  local outcome = self:race(fn, given, 2)
+  return outcome:unpack()
 end
 
 local function make(options, level)

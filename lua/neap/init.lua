@@ -16,6 +16,7 @@ return {
   retry = require "neap.retry",
   budget = require "neap.budget",
   hedge = require "neap.hedge",
+  client = require "neap.client",
   classify = require "neap.classify",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",

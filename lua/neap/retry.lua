@@ -36,7 +36,7 @@ local current = runtime.current
 local OPTIONS = { "preset", "name", "backoff", "max_attempts", "max_retries", "max_elapsed",
   "progress_timeout", "hint", "hint_max", "hint_over", "classify", "exceptions", "before",
   "budget", "limiter", "in_flight", "enabled" }
-local RUN = { "classify", "timeout", "deadline", "fields", "cost" }
+local RUN = { "classify", "timeout", "deadline", "fields", "cost", "limiter" }
 local HINTS = { "replace", "at_least", "ignore" }
 local EXCEPTIONS = { "raise", "return", "pass" }
 local CALLS = 5            -- unless told
@@ -214,6 +214,9 @@ local function read_run(given, level)
   grammar.check_names("retry", given, RUN, level + 1)
   of_type(given, "classify", "function", level + 1)
   of_type(given, "fields", "table", level + 1)
+  if given.limiter ~= nil and not limiter.is(given.limiter) then
+    refuse("run: limiter: a limiter expected, got " .. tostring(given.limiter), level + 1)
+  end
   return given
 end
 
@@ -252,12 +255,13 @@ end
 local function call(self, try, given, fn)
   if self.before then self.before(try) end
   local held, why, wait_s
-  if self.limiter then
-    held, why, wait_s = self.limiter:acquire(given and given.cost, { deadline = try.deadline })
+  local line = given and given.limiter or self.limiter
+  if line then
+    held, why, wait_s = line:acquire(given and given.cost, { deadline = try.deadline })
     if not held then return nil, why, wait_s end
   end
   tell(self, try, "start", { attempt = try.attempt })
-  local outcome = outcomes.call(fn, try)
+  local outcome = outcomes.call(fn, try, held)
   outcome.attempt, outcome.elapsed = try.attempt, try:elapsed()
   if held then give(try, held, outcome) end
   return outcome
@@ -279,10 +283,11 @@ end
 
 local function seconds_since(began) return tonumber(current().now_ns() - began) / 1e9 end
 
---- Call `fn(try)` until it succeeds, or until it makes no sense any more.
----@param fn fun(try: neap.retry.State): ...
+--- Call `fn(try, permit)` until it succeeds, or until it makes no sense any more. The permit is
+--- what the limiter granted, to be settled; who gives it back says how the call ended.
+---@param fn fun(try: neap.retry.State, permit: neap.Permit?): ...
 ---@param given? neap.Classifier|table  a classifier; or a table of
----   classify   instead of the retry's own
+---   classify, limiter   instead of the retry's own
 ---   timeout, deadline   of all calls and the waits between them, as for acquire; the first call
 ---              is made in any case
 ---   cost       what each call asks the limiter for, as for acquire

@@ -1,8 +1,10 @@
 --- Outcomes: how a call ended, as a value.
 ---
 --- A call that answers nil or false and an error has failed, and so has one that answers false
---- alone, or raises an error. Everything else is a success, nothing at all included.
-local error, select, setmetatable, tostring = error, select, setmetatable, tostring
+--- alone, or raises an error. Everything else is a success, nothing at all included. One that has
+--- made an outcome already (of others that it called) answers that, and it is taken as it is.
+local error, getmetatable, select = error, getmetatable, select
+local setmetatable, tostring = setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
 local traceback = debug.traceback
 
@@ -50,7 +52,10 @@ local function with_trace(value)
 end
 
 local function caught(ok, ...)
-  if ok then return outcome.of(...) end
+  if ok then
+    local made = ...
+    return getmetatable(made) == outcome and made or outcome.of(...)
+  end
   local thrown = ...
   return outcome.of_error(thrown.value, thrown.trace)
 end
