@@ -160,6 +160,8 @@ describe("a client", function ()
       assert.same({ "open", "closed" }, { breakers:of("a"):state(), breakers:of("b"):state() })
       assert.same({ 0, 1 }, { users:available "a", users:available "b" })
       assert.equal("open", call("a", { GOOD }, { key = "c", cost = 1 }))
+      assert.is_nil(call("d", { GOOD }, { key = "e", total = 1 }))
+      assert.same({ 1, 0 }, { users:available "d", users:available "e" })
       assert.is_nil(call("b", { status(429, { ["Retry-After"] = "90" }) }))
       collectgarbage()                                     -- lines go, what they are made of stays
       rt.advance(61)
@@ -210,6 +212,7 @@ describe("a client", function ()
       assert.same({ 98, 998, 998 }, left { nil, { usage = 1 } })       -- twice
       assert.same({ 98, 200, 900 }, left { nil, "no response" })
       assert.same({ 98, 200, 900 }, left { raise = "no response" })
+      assert.same({ 98, 998, 998 }, left { raise = { usage = 1 } })
       assert.same({}, reports)
       for usage, text in pairs {
         [{ inptu = 1 }] = "cost \"inptu\" is not known", [-1] = "got -1",
@@ -219,6 +222,23 @@ describe("a client", function ()
         local said = table.remove(reports)
         assert.truthy(said:find("neap: llm: usage: ", 1, true) and said:find(text, 1, true), said)
       end
+    end)
+
+    it("tells the breaker, too, when nothing was used", function ()
+      local breaker, rate = neap.breaker { failures = 1 }, neap.throttle "10/h"
+      local api = neap.client { limiter = rate, breaker = breaker,
+        usage = function () return 0 end }
+      run(api, script { DOWN }, { cost = 4 })
+      assert.same({ 10, "open" }, { rate:available(), breaker:state() })
+    end)
+
+    it("takes any names where they are free", function ()
+      local llm = neap.multi({ tokens = "100/h" }, { lenient = true })
+      rt.report = error
+      local api = neap.client { limiter = llm, breaker = neap.breaker(),
+        usage = function () return { tokens = 5, thoughts = 7 } end }
+      run(api, script { GOOD }, { cost = { tokens = 50, images = 1 } })
+      assert.equal(95, llm:available "tokens")
     end)
 
     it("calls nothing a failure of the server that is none, unless told", function ()
@@ -273,10 +293,17 @@ describe("a client", function ()
       assert.same({ "0 1", "0 1", "20 held", "29 told" }, log)
     end)
 
-    it("reads dates by the clock it is given", function ()
-      local api = neap.client { retry = { backoff = "1s" }, now = 1767225600 }
-      run(api, script { status(503, { ["Retry-After"] = "Thu, 01 Jan 2026 00:00:40 GMT" }), GOOD })
+    it("reads dates by the clock it is given, and a provider's own headers", function ()
+      local later = status(503, { ["Retry-After"] = "Thu, 01 Jan 2026 00:00:40 GMT" })
+      local options = { retry = { backoff = "1s" }, now = 1767225600 }
+      run(neap.client(options), script { later, GOOD })
       assert.same({ "0 1", "40 2" }, log)
+      options.retry, options.windows, log = nil, neap.backoff_window(), {}
+      run(neap.client(options), script { later }, { key = "h" })
+      assert.same({ true, 40 }, { options.windows:should_backoff "h" })
+      options.limiter, options.provider = "99/s", neap.provider { retry_after = "X-Wait" }
+      run(neap.client(options), script { status(429, { ["X-Wait"] = "5" }) }, { key = "other" })
+      assert.same({ true, 5 }, { options.windows:should_backoff "other" })
     end)
 
     it("keeps Retry-After for all who call that host", function ()
@@ -293,14 +320,16 @@ describe("a client", function ()
           rt.spawn(function () api:call(script({ GOOD }, "b"), { key = "h" }) end)
           if windows.set then api:call(script({ GOOD }, "c"), { key = "other" }) end
         end)
-        assert.same({ ("%g b"):format(began + 7), ("%g a"):format(began + 7) },
-          { log[#log - 1], log[#log] })
-        assert.equal(windows.set and 4 or 3, #log)
+        local expected = { ("%g a"):format(began), ("%g c"):format(began + 1),
+          ("%g b"):format(began + 7), ("%g a"):format(began + 7) }
+        if not windows.set then table.remove(expected, 2) end
+        assert.same(expected, log)
       end
     end)
 
     it("sets windows by what failed alone, for a day at most", function ()
-      local windows, told = neap.backoff_window(), {}
+      local windows, told, reports = neap.backoff_window(), {}, {}
+      rt.report = function (text) reports[#reports + 1] = text end
       local limit = neap.throttle "99/s"
       function limit.set_backoff(_, wait) told[#told + 1] = wait end
       local api = neap.client { limiter = limit, windows = windows }
@@ -317,6 +346,7 @@ describe("a client", function ()
         assert.equal(wait, select(2, windows:should_backoff(i)), i)
       end
       assert.same({ 5, 1.5, 2, 86400 }, told)
+      assert.same({}, reports)
     end)
   end)
 

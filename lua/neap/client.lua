@@ -144,7 +144,6 @@ local function asked_of(self, line, given, key, level)
     refuse("call: timeout and deadline stand beside the cost", level + 1)
   end
   local n = cost.read(scratch, terms, given, true, level + 1)
-  if line == self.limiter then return given end
   local asked = cost.written(terms, scratch, n)
   if type(asked) == "number" then
     local all = { cost = asked }

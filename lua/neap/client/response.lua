@@ -49,12 +49,12 @@ function response.status(outcome)
   return type(status) == "number" and status or nil
 end
 
---- What came back from the server, if anything did: not an exception, and not a word.
+--- What came back from the server, if anything did, whether answered or raised: not a word.
 ---@param outcome neap.Outcome
 ---@return any
 local function body(outcome)
   if outcome.ok then return outcome.value end
-  return not outcome.raised and type(outcome.err) == "table" and outcome.err or nil
+  return type(outcome.err) == "table" and outcome.err or nil
 end
 
 --- How long the server wants to be left alone.
