@@ -350,6 +350,18 @@ void neap_all_settle(const struct neap_all *all, const int64_t *cost, const int6
 	}
 }
 
+/* Does a term ask the limiter that this conditional is of, besides its own? */
+static int others_ask(const struct neap_term *terms, int32_t count, const struct neap_limiter *l)
+{
+	const struct neap_limiter *of = l->as.conditional.of;
+	for (const struct neap_term *t = terms; t < terms + count; t++) {
+		const struct neap_limiter *o = t->limiter;
+		if (o == of || (o != l && o->kind == NEAP_CONDITIONAL && o->as.conditional.of == of))
+			return 1;
+	}
+	return 0;
+}
+
 int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t count)
 {
 	if (count < 0 || count > NEAP_TERMS || (count && !terms))
@@ -365,6 +377,11 @@ int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t c
 			    (t[-1].limiter != t->limiter || t[-1].key != t->key))
 				return NEAP_ERANGE;
 		kinds |= 1u << t->limiter->kind;
+		if (t->limiter->kind == NEAP_CONDITIONAL) {
+			if (others_ask(terms, count, t->limiter))
+				return NEAP_ERANGE;
+			kinds |= 1u << t->limiter->as.conditional.of->kind;
+		}
 	}
 	*all = (struct neap_all){terms, count, kinds, NULL};
 	return NEAP_OK;

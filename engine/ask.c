@@ -76,7 +76,7 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		if (!c)
 			continue;
-		neap_ns when = neap_limiter_when(l, c, at);
+		neap_ns when = neap_asked_when(a, i, c, at);
 		neap_ns room_at = neap_asked_room_at(a, i);
 		if (room_at && when != neap_never)
 			return (struct neap_verdict){room_at, i, 1};
@@ -100,6 +100,17 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 	return v;
 }
 
+/* When would term i conform after 'ahead' more tokens? Of one that may ask otherwise by then nothing
+ * is certain but that it goes no sooner than alone; and a permit may come back before a pause ends. */
+static neap_ns after(const struct neap_asked *a, int32_t i, int64_t ahead, int64_t c, neap_ns now)
+{
+	const struct neap_limiter *l = a->faces->terms[i].limiter;
+	if (!neap_asked_may_change(a, i))
+		return neap_limiter_after(l, ahead, c, now);
+	return neap_limiter_when(l, c, now) == neap_on_give ? neap_on_give
+							    : neap_asked_when(a, i, c, now);
+}
+
 neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *a, uint64_t tag,
 			   neap_ns now, int32_t *bound, int64_t *ahead)
 {
@@ -108,7 +119,6 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *
 	neap_ns latest = now;
 	*ahead = 0;
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
-		const struct neap_limiter *limiter = a->faces->terms[i].limiter;
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		if (!c)
 			continue;
@@ -125,7 +135,7 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *
 		    lets_pass(s, a, i, c, UINT64_MAX, now) > now)
 			waiting++;
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
-		neap_ns at = neap_limiter_after(limiter, before, c, now);
+		neap_ns at = after(a, i, before, c, now);
 		if (p && at < p->due && (neap_line_at(s, p->first)->alone || p->first == line) &&
 		    !wanted(s, a, i, neap_line_at(s, p->first)->node.arrival))
 			at = p->due;
@@ -143,7 +153,7 @@ int32_t neap_term_at(const struct neap_lines *s, const struct neap_asked *a, uin
 {
 	int32_t any = -1;
 	for (int32_t i = a->faces->count - 1; i >= 0; i--) {
-		if (!a->cost[a->faces->terms[i].cost])
+		if (!neap_term_cost(&a->faces->terms[i], a->cost))
 			continue;
 		if (post && neap_post_of(s, a, i) == post)
 			return i;
@@ -175,7 +185,6 @@ neap_ns neap_lines_predict_in(const struct neap_lines *s, const struct neap_aske
 	neap_ns latest = now;
 	*ahead = b->count;
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
-		const struct neap_term *t = &a->faces->terms[i];
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		if (!c)
 			continue;
@@ -185,7 +194,7 @@ neap_ns neap_lines_predict_in(const struct neap_lines *s, const struct neap_aske
 		for (int32_t n = i; n < next; n++)
 			queued += b->queued[a->faces->terms[n].cost] * a->faces->terms[n].multiplier;
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
-		neap_ns at = neap_limiter_after(t->limiter, before, c, now);
+		neap_ns at = after(a, i, before, c, now);
 		/* who is first only because the queue has stepped back was not told when */
 		const struct neap_line *first =
 			p && p->first && post != b->left && !b->was_urgent

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* asked.h - a request made ready to be asked. Private to ring 1; keyed.c has the essay. */
+/* asked.h - a request made ready to be asked. Private to ring 1; asked.c has the essay. */
 #ifndef NEAP_ASKED_H
 #define NEAP_ASKED_H
 
@@ -20,7 +20,8 @@ struct neap_asked {
 	const struct neap_all *faces;   /* what answers: 'all' itself, or 'own' */
 	const int64_t *cost;
 	const uint64_t *key;
-	struct neap_all own;            /* keyed terms have their faces in it */
+	uint64_t on;                    /* bit i: term i is conditional, and its condition holds */
+	struct neap_all own;            /* keyed and conditional terms are resolved in it */
 	int32_t count;                  /* of face[] */
 	int8_t face_of[NEAP_TERMS];     /* of each term: its face, or -1 */
 	struct neap_term term[NEAP_TERMS];
@@ -33,16 +34,38 @@ enum { NEAP_LOOK = 0, NEAP_WANT = 1 };
 /* Ready to be asked at 'now'. It holds until a table of one of its terms is used again. */
 void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const int64_t *cost,
 		      const uint64_t *key, neap_ns now, int how);
+/* The same for who gives back or settles: what it was granted, under the conditions of then. */
+void neap_asked_again(struct neap_asked *a, const struct neap_request *r, neap_ns now);
+/* When term i, of which the faces ask 'cost', conforms: as neap_limiter_when, or when its condition
+ * ends and it asks otherwise. */
+neap_ns neap_asked_when(const struct neap_asked *a, int32_t i, int64_t cost, neap_ns now);
 /* The verbs of neap_all_..., and what becomes of a face is written into its table. To be taken,
  * nothing may have turned it away. What a key that is forgotten has out is not given back. */
 neap_ns neap_asked_take(struct neap_asked *a, neap_ns now);
-neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now, int32_t *bound);
+neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now);
 void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now);
 void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now);
 
 static inline int neap_asked_is_keyed(const struct neap_all *all)
 {
 	return (all->kinds >> NEAP_KEYED & 1) != 0;
+}
+
+static inline int neap_asked_is_conditional(const struct neap_all *all)
+{
+	return (all->kinds >> NEAP_CONDITIONAL & 1) != 0;
+}
+
+/* Is every term what it says? */
+static inline int neap_asked_is_plain(const struct neap_all *all)
+{
+	return !(all->kinds & (1u << NEAP_KEYED | 1u << NEAP_CONDITIONAL));
+}
+
+/* May term i ask otherwise at another time? */
+static inline int neap_asked_may_change(const struct neap_asked *a, int32_t i)
+{
+	return a->faces != a->all && a->all->terms[i].limiter->kind == NEAP_CONDITIONAL;
 }
 
 /* Before what one who waits for term i stands: a limiter, and of a keyed one the key. */
@@ -60,6 +83,21 @@ static inline uint64_t neap_asked_place_tag(const struct neap_asked *a, int32_t 
 static inline neap_ns neap_asked_room_at(const struct neap_asked *a, int32_t i)
 {
 	return a->faces == a->all || a->face_of[i] < 0 ? 0 : a->face[a->face_of[i]].room_at;
+}
+
+/* ---- faces (keyed.c) ---- */
+
+/* The limiter that 'k' is for 'key', in *f, or elsewhere. */
+struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, uint64_t key,
+				     neap_ns now, int how);
+/* It is about to be asked for: the key's place in the table is fetched meanwhile. */
+void neap_keyed_hint(const struct neap_keyed *k, uint64_t key);
+/* An entry in the table for one that has none; NULL when there is no room. */
+int64_t *neap_face_entry(struct neap_face *f);
+
+static inline int64_t *neap_face_word(struct neap_limiter *l)
+{
+	return l->kind == NEAP_GCRA ? &l->as.gcra.tat : &l->as.semaphore.in_use;
 }
 
 #endif

@@ -56,6 +56,14 @@ neap_ns neap_semaphore_plan(struct neap_semaphore *s, int64_t cost, neap_ns at,
 /* Take without asking: what a call turned out to hold. */
 void neap_semaphore_add(struct neap_semaphore *s, int64_t cost);
 
+/* The instant up to which a pause of it is on; or 'now'. */
+static inline neap_ns neap_conditional_ends(const struct neap_conditional *c, neap_ns now)
+{
+	neap_ns ends = neap_pause_when(c->pause[0], now);
+	neap_ns other = c->pause[1] ? neap_pause_when(c->pause[1], now) : now;
+	return other > ends ? other : ends;
+}
+
 /* A sum of costs, each up to 2^59 and so never near the end when there are few; more saturate. */
 static inline int64_t neap_plus(int64_t a, int64_t b)
 {

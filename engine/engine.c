@@ -55,7 +55,8 @@ static void ask(struct neap_engine *e, const struct neap_request *r, const struc
 		struct neap_answer *a)
 {
 	struct neap_verdict v = neap_lines_decide(&e->lines, asked, UINT64_MAX, e->at);
-	*a = (struct neap_answer){.status = NEAP_GRANTED, .at = v.at, .bound = v.term};
+	*a = (struct neap_answer){
+		.status = NEAP_GRANTED, .at = v.at, .bound = v.term, .on = asked->on};
 	if (v.shed) {
 		a->status = NEAP_SHED;
 	} else if (a->at == neap_never) {
@@ -174,7 +175,7 @@ int neap_engine_cancel(struct neap_engine *e, int64_t ticket, neap_ns now)
 		return 1;
 	case SLEEPING:
 		e->stats.sleeping--;
-		neap_ticket_end(e, name, NEAP_CANCELLED, -1);
+		neap_ticket_end(e, name, NEAP_CANCELLED, -1, 0);
 		return 1;
 	}
 	return 0;
@@ -203,7 +204,7 @@ void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int o
 {
 	struct neap_asked asked;
 	now = neap_turn_to(e, now);
-	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	neap_asked_again(&asked, r, now);
 	int64_t before = breaker_changes(asked.faces);
 	neap_asked_give(&asked, outcome, at, now);
 	int broke = breaker_changes(asked.faces) != before;   /* who waits elsewhere is to know */
@@ -218,7 +219,7 @@ void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, con
 {
 	struct neap_asked asked;
 	now = neap_turn_to(e, now);
-	neap_asked_ready(&asked, r->all, r->cost, r->key, now, NEAP_LOOK);
+	neap_asked_again(&asked, r, now);
 	if (r->all->stats)
 		neap_stats_settle(r->all->stats, r, used);
 	neap_asked_settle(&asked, used, at, now);

@@ -38,8 +38,8 @@ uint64_t neap_ticket_arrival(const struct neap_engine *e);
 /* It waits for what 'r' asks, and the answer says so. */
 void neap_ticket_wait(struct neap_engine *e, uint32_t name, const struct neap_request *r,
 		      struct neap_answer *a);
-/* Make a completion of it, now. It stands in no line any more. */
-void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound);
+/* Make a completion of it, now, granted under these conditions. It stands in no line any more. */
+void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound, uint64_t on);
 
 /* ---- turn.c ---- */
 

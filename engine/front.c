@@ -87,7 +87,8 @@ static neap_ns predict(struct neap_engine *e, const struct visit *v, struct neap
 static void ask(struct neap_engine *e, const struct visit *v, struct neap_answer *a)
 {
 	struct neap_verdict verdict = neap_lines_decide(&e->lines, v->asked, UINT64_MAX, e->at);
-	*a = (struct neap_answer){.status = NEAP_GRANTED, .at = verdict.at, .bound = verdict.term};
+	*a = (struct neap_answer){.status = NEAP_GRANTED, .at = verdict.at,
+				  .bound = verdict.term, .on = v->asked->on};
 	if (verdict.shed) {
 		a->status = NEAP_SHED;
 	} else if (verdict.at == neap_never) {

@@ -65,11 +65,6 @@ struct neap_keyed {
 
 /* ---- words ---- */
 
-static int64_t *word_of(struct neap_limiter *l)
-{
-	return l->kind == NEAP_GCRA ? &l->as.gcra.tat : &l->as.semaphore.in_use;
-}
-
 /* Up to here a word is as good as none: a rate's when it is full again, permits when none is out. */
 static int64_t clock_of(const struct neap_limiter *l, neap_ns now)
 {
@@ -88,7 +83,7 @@ static struct neap_limiter *own_of(const struct neap_keyed *k, uint64_t key)
 static int64_t carried(const struct neap_keyed *k, int64_t word)
 {
 	struct neap_limiter was = k->was;
-	*word_of(&was) = word;
+	*neap_face_word(&was) = word;
 	return neap_gcra_carry(&was.as.gcra, &k->like.as.gcra, k->keep, k->changed);
 }
 
@@ -153,9 +148,8 @@ static neap_ns frees_at(const struct neap_keyed *k, int64_t word)
 
 /* ---- faces ---- */
 
-/* The limiter that 'k' is for 'key', in *f, or elsewhere. */
-static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint64_t key, neap_ns now,
-				 int how)
+struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, uint64_t key,
+				     neap_ns now, int how)
 {
 	struct neap_limiter *own = own_of(k, key);
 	if (own)
@@ -182,7 +176,7 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 	/* one that became as good as none within this ns may be waited for, and is charged exactly */
 	f->word = neap_keys_find(k->keys, key, clock_of(&k->like, now > 0 ? now - 1 : 0));
 	if (old) {   /* who only looks moves nothing */
-		*word_of(&f->limiter) = carried(k, *old);
+		*neap_face_word(&f->limiter) = carried(k, *old);
 		if (how == NEAP_WANT && !neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
 			k->refused++;
 			f->room_at = frees_at(k, least);
@@ -190,7 +184,7 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 		return &f->limiter;
 	}
 	if (f->word) {
-		*word_of(&f->limiter) = *f->word;
+		*neap_face_word(&f->limiter) = *f->word;
 		if (how == NEAP_WANT)
 			neap_keys_touch(k->keys, f->word);
 	} else if (!neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
@@ -204,131 +198,12 @@ static struct neap_limiter *face(struct neap_face *f, struct neap_keyed *k, uint
 	return &f->limiter;
 }
 
-void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const int64_t *cost,
-		      const uint64_t *key, neap_ns now, int how)
-{
-	a->all = a->faces = all;
-	a->cost = cost;
-	a->key = key;
-	if (!neap_asked_is_keyed(all))
-		return;
-	for (int32_t i = 0; i < all->count; i++) {
-		const struct neap_limiter *l = all->terms[i].limiter;
-		if (l->kind == NEAP_KEYED && l->as.keyed->keys)
-			neap_keys_hint(l->as.keyed->keys, key[all->terms[i].key]);
-	}
-	a->count = 0;
-	for (int32_t i = 0; i < all->count; i++) {
-		const struct neap_term *t = &all->terms[i];
-		a->term[i] = *t;
-		a->face_of[i] = -1;
-		if (t->limiter->kind != NEAP_KEYED)
-			continue;
-		if (i > 0 && t[-1].limiter == t->limiter) {
-			a->term[i].limiter = a->term[i - 1].limiter;
-			a->face_of[i] = a->face_of[i - 1];
-			continue;
-		}
-		struct neap_face *f = &a->face[a->count];
-		a->term[i].limiter = face(f, t->limiter->as.keyed, key[t->key], now, how);
-		if (a->term[i].limiter == &f->limiter)
-			a->face_of[i] = (int8_t)a->count++;
-	}
-	a->own = (struct neap_all){a->term, all->count, all->kinds, all->stats};
-	a->faces = &a->own;
-}
+int64_t *neap_face_entry(struct neap_face *f) { return neap_keys_at(f->of->keys, f->key, f->clock); }
 
-/* ---- verbs ---- */
-
-/* An entry for every key that has none. There is room, or somebody would have been turned away. */
-static void hold(struct neap_asked *a)
+void neap_keyed_hint(const struct neap_keyed *k, uint64_t key)
 {
-	for (int32_t i = 0; i < a->count; i++) {
-		struct neap_face *f = &a->face[i];
-		if (!f->word)
-			f->word = neap_keys_at(f->of->keys, f->key, f->clock);
-		assert(f->word);
-	}
-}
-
-static void write_words(struct neap_asked *a)
-{
-	for (int32_t i = 0; i < a->count; i++)
-		if (a->face[i].word)
-			*a->face[i].word = *word_of(&a->face[i].limiter);
-}
-
-neap_ns neap_asked_take(struct neap_asked *a, neap_ns now)
-{
-	if (a->faces == a->all)
-		return neap_all_take(a->all, a->cost, now, NULL);
-	hold(a);
-	neap_ns at = neap_all_take(a->faces, a->cost, now, NULL);
-	if (at <= now)
-		write_words(a);
-	return at;
-}
-
-neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now, int32_t *bound)
-{
-	if (a->faces == a->all)
-		return neap_all_claim(a->all, a->cost, now, bound);
-	hold(a);
-	neap_ns at = neap_all_claim(a->faces, a->cost, now, bound);
-	if (at <= now)
-		write_words(a);
-	return at;
-}
-
-/* Is term i's key forgotten, with what was out? Then there is nothing to give back to. */
-static int is_forgotten(const struct neap_asked *a, int32_t i)
-{
-	return a->faces != a->all && a->face_of[i] >= 0 && !a->face[a->face_of[i]].word;
-}
-
-/* Of 'c' permits that come back: not more than are out, for their key may have been forgotten and be
- * used anew. */
-static int64_t at_most_out(const struct neap_asked *a, int32_t i, int64_t c)
-{
-	const struct neap_limiter *l = a->faces->terms[i].limiter;
-	if (a->faces == a->all || a->face_of[i] < 0 || l->kind != NEAP_SEMAPHORE)
-		return c;
-	return c < l->as.semaphore.in_use ? c : l->as.semaphore.in_use;
-}
-
-void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
-{
-	for (int32_t i = 0, next; i < a->faces->count; i = next) {
-		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
-		struct neap_limiter *l = a->faces->terms[i].limiter;
-		if (!c || is_forgotten(a, i))
-			continue;
-		neap_limiter_give(l, at_most_out(a, i, c), outcome, at, now);
-	}
-	if (a->faces != a->all)
-		write_words(a);
-}
-
-void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now)
-{
-	for (int32_t i = 0, next; i < a->faces->count; i = next) {
-		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
-		int64_t u = neap_all_cost(a->faces, used, i, &next);
-		struct neap_limiter *l = a->faces->terms[i].limiter;
-		if (is_forgotten(a, i)) {
-			struct neap_face *f = &a->face[a->face_of[i]];
-			int nothing_out = l->kind == NEAP_GCRA || c == 0;   /* that was forgotten with it */
-			if (u <= c || f->room_at || !nothing_out)
-				continue;
-			f->word = neap_keys_at(f->of->keys, f->key, f->clock);
-		}
-		if (u < c)
-			c = u + at_most_out(a, i, c - u);
-		if (c != u)
-			neap_limiter_settle(l, c, u, at, now);
-	}
-	if (a->faces != a->all)
-		write_words(a);
+	if (k->keys)
+		neap_keys_hint(k->keys, key);
 }
 
 /* ---- the limiter itself ---- */
@@ -364,8 +239,8 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 	if (!like)
 		return k;
 	k->like = k->shared = *like;
-	*word_of(&k->like) = 0;
-	*word_of(&k->shared) = 0;
+	*neap_face_word(&k->like) = 0;
+	*neap_face_word(&k->shared) = 0;
 	k->keys = table_for(k);
 	if (!k->keys) {
 		neap_keyed_close(k);
@@ -379,7 +254,7 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 	if (!k->keys || like->kind != k->like.kind)
 		return NEAP_ERANGE;
 	struct neap_limiter fresh = *like;
-	*word_of(&fresh) = 0;
+	*neap_face_word(&fresh) = 0;
 	if (like->kind == NEAP_SEMAPHORE) {   /* what is out is out */
 		k->shared.as.semaphore.limit = like->as.semaphore.limit;
 		k->like = fresh;
@@ -408,7 +283,7 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 	k->keep = keep;
 	k->changed = now;
 	k->cursor = 0;
-	*word_of(&fresh) = neap_gcra_carry(&k->shared.as.gcra, &fresh.as.gcra, keep, now);
+	*neap_face_word(&fresh) = neap_gcra_carry(&k->shared.as.gcra, &fresh.as.gcra, keep, now);
 	k->shared = fresh;
 	return NEAP_OK;
 }
@@ -443,7 +318,7 @@ int neap_keyed_set(struct neap_keyed *k, uint64_t key, struct neap_limiter *limi
 int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap_limiter *out)
 {
 	struct neap_face f;
-	const struct neap_limiter *l = face(&f, k, key, now, NEAP_LOOK);
+	const struct neap_limiter *l = neap_keyed_face(&f, k, key, now, NEAP_LOOK);
 	if (l == &f.limiter && f.room_at)
 		return NEAP_EFULL;
 	*out = *l;

@@ -78,6 +78,30 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 	}
 }
 
+int neap_conditional_init(struct neap_limiter *l, const struct neap_conditional *c)
+{
+	if (!c->of || c->of->kind == NEAP_KEYED || c->of->kind == NEAP_CONDITIONAL || !c->pause[0] ||
+	    c->off < 0 || c->on < c->off || c->on > INT32_MAX)
+		return NEAP_ERANGE;
+	l->kind = NEAP_CONDITIONAL;
+	l->as.conditional = *c;
+	return NEAP_OK;
+}
+
+/* What is asked of the limiter at 'now' for each token of a conditional one. */
+static int64_t multiple(const struct neap_conditional *c, neap_ns now)
+{
+	return neap_conditional_ends(c, now) > now ? c->on : c->off;
+}
+
+/* So many whole times. */
+static int64_t over(int64_t amount, int64_t multiple)
+{
+	if (multiple == 0 || amount == INT64_MAX)
+		return INT64_MAX;
+	return amount / multiple - (amount % multiple < 0);
+}
+
 void neap_limiter_share(struct neap_limiter *l)
 {
 	if (l->kind == NEAP_GCRA)
@@ -96,6 +120,9 @@ int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 	case NEAP_PAUSE:
 	case NEAP_BREAKER: return neap_limiter_when(l, 1, now) > now ? 0 : INT64_MAX;
 	case NEAP_ADAPTIVE: return l->as.adaptive.limit - l->as.adaptive.in_use;
+	case NEAP_CONDITIONAL:
+		return over(neap_limiter_available(l->as.conditional.of, now),
+			    multiple(&l->as.conditional, now));
 	}
 	return 0;
 }
@@ -119,6 +146,10 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 	case NEAP_PAUSE:
 	case NEAP_BREAKER: return INT64_MAX;
 	case NEAP_ADAPTIVE: return l->as.adaptive.ceiling;
+	case NEAP_CONDITIONAL: {
+		const struct neap_conditional *c = &l->as.conditional;
+		return over(neap_limiter_capacity(c->of), c->off);
+	}
 	}
 	return 0;
 }
@@ -134,6 +165,7 @@ int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
 		return neap_breaker_state(&l->as.breaker, now) == NEAP_BREAKER_CLOSED &&
 		       neap_breaker_failures(&l->as.breaker, now) == 0;
 	case NEAP_ADAPTIVE: return l->as.adaptive.in_use == 0 && l->as.adaptive.changes == 0;
+	case NEAP_CONDITIONAL: return neap_limiter_is_new(l->as.conditional.of, now);
 	}
 	return 0;
 }

@@ -82,6 +82,8 @@ static int32_t asks_alone(const struct neap_line *line, int32_t term)
 		if (all->terms[i].limiter != all->terms[term].limiter &&
 		    line->costs >> all->terms[i].cost & 1)
 			return 0;
+	if (all->terms[term].limiter->kind == NEAP_CONDITIONAL)
+		return 0;   /* how much, nobody knows before it is asked */
 	return !line->queue;   /* who knows what its next head asks */
 }
 

@@ -39,7 +39,7 @@ int neap_roster_check(const struct neap_roster *r);
 /* What every step looks at comes first, so that one line of memory usually serves. */
 struct neap_waiter {
 	neap_ns deadline;       /* of a sleeper: when to wake; once ended: when that was */
-	uint64_t arrival;       /* see ticket.c */
+	uint64_t arrival;       /* see ticket.c; once ended: neap_completion.on */
 	uint32_t next, prev;    /* in its line, oldest first; names are index + 1. In a queue's,
 				 * prev is its place there */
 	uint32_t line;

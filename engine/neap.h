@@ -384,13 +384,25 @@ int64_t neap_budget_left(struct neap_budget *b, neap_ns now);
 
 enum {
 	NEAP_GCRA = 1, NEAP_SEMAPHORE, NEAP_WINDOW, NEAP_PAUSE, NEAP_BREAKER, NEAP_ADAPTIVE,
-	NEAP_KEYED,
+	NEAP_KEYED, NEAP_CONDITIONAL,
 };
 enum { NEAP_SUCCESS = 0, NEAP_FAILURE = 1, NEAP_IGNORE = 2 };   /* how a permit came back */
 enum { NEAP_COSTS = 8, NEAP_KEYS = 4, NEAP_TERMS = 64 };        /* per request; per all-of */
 
 struct neap_keyed;
 struct neap_stats;
+struct neap_limiter;
+
+/* Another multiple of a limiter while a pause is on: a slot that is only needed then, or a cost that
+ * counts 20 times. Nothing of it is its own: the limiter and the pauses are the caller's, outlive
+ * it, and may stand in terms of their own, the limiter in another all. */
+struct neap_conditional {
+	struct neap_limiter *of;             /* not keyed, nor conditional */
+	const struct neap_pause *pause[2];   /* it holds while one of them is on; [1] may be NULL */
+	int64_t on, off;                     /* times the term's multiplier, while it holds and while
+					      * it does not: off from 0, on from off to 2^31 - 1; 0:
+					      * it is not asked */
+};
 
 struct neap_limiter {
 	int32_t kind;
@@ -402,11 +414,12 @@ struct neap_limiter {
 		struct neap_pause pause;
 		struct neap_breaker breaker;
 		struct neap_adaptive adaptive;
-		struct neap_keyed *keyed;   /* in terms of requests to an engine alone */
+		struct neap_keyed *keyed;   /* this and the next in terms of requests to an engine */
+		struct neap_conditional conditional;
 	} as;
 };
 
-/* The verbs, for any kind but NEAP_KEYED, which an engine alone can ask. _when and _take as above.
+/* The verbs, for any kind but the last two, which an engine alone can ask. _when and _take as above.
  * _give returns permits that were taken at instant 'at' with an outcome
  * (NEAP_SUCCESS..NEAP_IGNORE); what time gives back by itself is not given. _settle changes
  * 'cost', spent at instant 'at', into 'used'; with used 0 it undoes the take. */
@@ -420,7 +433,11 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
  * that was only stopped there for so long, and goes on, charges what it took: a burst may be
  * exceeded by that. Costs a few ns per take of several. Other kinds need no such care. */
 void neap_limiter_share(struct neap_limiter *l);
-/* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". */
+/* Make a conditional limiter. NEAP_ERANGE, *l untouched: a limiter it cannot be of, or a multiple
+ * out of range. When a pause of it ends early, say _touch of that pause to the engine. */
+int neap_conditional_init(struct neap_limiter *l, const struct neap_conditional *c);
+/* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". Of a
+ * conditional one, what it asks now is a token. */
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
 /* Let at most 'tokens' go until 'until', as _gcra_hold or _window_hold says. NEAP_ERANGE: it is of
  * another kind, and nothing was done. */
@@ -452,7 +469,7 @@ struct neap_all {
 
 /* Make an all of these terms, without stats. NEAP_ERANGE, *all untouched: a NULL, too many
  * terms, a multiplier, a cost or a key outside its range, terms of one limiter that do not stand
- * together, or that name different keys. */
+ * together, or that name different keys; a conditional one of a limiter that has another term. */
 int neap_all_init(struct neap_all *all, const struct neap_term *terms, int32_t count);
 
 /* The first instant at which every term conforms (the maximum), and in *bound (may be NULL) the
@@ -762,6 +779,7 @@ struct neap_request {
 	struct neap_queue *queue;     /* where to wait; NULL: with all who ask the same, as they come */
 	uint64_t flow;                /* in a queue: hash of whom to be fair to; 0 is one, too */
 	int32_t priority;             /* in a queue: higher goes first */
+	uint64_t on;                  /* to _give and _settle: what the answer or completion said */
 };
 
 struct neap_answer {
@@ -770,6 +788,7 @@ struct neap_answer {
 	neap_ns at;       /* see the status; neap_on_give when only a give can tell */
 	int64_t ticket;   /* NEAP_WAITING only: 1 to 2^53 - 1, so a Lua number holds it */
 	int64_t ahead;    /* waiters that go first */
+	uint64_t on;      /* bit i: term i is conditional, and was asked as while its pause is on */
 };
 
 /* How a ticket ended. Every ticket ends exactly once. */
@@ -780,6 +799,7 @@ struct neap_completion {
 			   * NEAP_QUEUE_FULL when another took its place in a queue, or NEAP_NEVER
 			   * when a limit was lowered below the cost meanwhile */
 	int32_t bound;    /* NEAP_TIMEOUT, NEAP_NEVER, NEAP_SHED: what stood in the way; else -1 */
+	uint64_t on;      /* NEAP_GRANTED: as in the answer */
 };
 
 /* Room for 'waiters_max' tickets at once (1 to 2^24), whose memory comes at once (128 bytes

@@ -67,13 +67,14 @@ void neap_ticket_wait(struct neap_engine *e, uint32_t name, const struct neap_re
 	a->ticket = neap_ticket_of(e, name);
 }
 
-void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound)
+void neap_ticket_end(struct neap_engine *e, uint32_t name, int status, int32_t bound, uint64_t on)
 {
 	struct neap_waiter *w = waiter(e, name);
 	neap_wheel_cancel(e->wheel, name - 1);
 	w->state = (int16_t)(ENDED + status);
 	w->bound = (int16_t)bound;
 	w->deadline = e->at;
+	w->arrival = on;
 	w->next = 0;
 	*(e->ended ? &waiter(e, e->ended_last)->next : &e->ended) = name;
 	e->ended_last = name;
@@ -88,7 +89,7 @@ int64_t neap_engine_drain(struct neap_engine *e, struct neap_completion *out, in
 		uint32_t name = e->ended;
 		struct neap_waiter *w = waiter(e, name);
 		out[n] = (struct neap_completion){neap_ticket_of(e, name), w->deadline,
-						  w->state - ENDED, w->bound};
+						  w->state - ENDED, w->bound, w->arrival};
 		e->ended = w->next;
 		w->state = FREE;
 		w->next = 0;

@@ -167,8 +167,23 @@ void neap_turn_relieve(struct neap_engine *e)
 	neap_turn_ask_held_up(e);
 }
 
-/* A head has moved to another post, and asks 'a'. */
-static void hurry(struct neap_engine *e, uint32_t name, const struct neap_asked *a)
+/* The urgent one was asked, and has to stay: others may hear of another instant, and conditions
+ * may have changed what it asks. */
+static void heed(struct neap_engine *e, const struct neap_asked *a)
+{
+	struct neap_lines *s = &e->lines;
+	s->wants = 0;
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		if (c)
+			s->want[s->wants++] = (struct neap_want){
+				neap_asked_place(a, i), neap_asked_place_tag(a, i), c};
+	}
+	neap_turn_ask_held_up(e);
+}
+
+/* A head has moved to another post. */
+static void hurry(struct neap_engine *e, uint32_t name)
 {
 	struct neap_lines *s = &e->lines;
 	if (++neap_line_of(s, name)->moves < PATIENCE)
@@ -178,13 +193,6 @@ static void hurry(struct neap_engine *e, uint32_t name, const struct neap_asked 
 	if (s->urgent && s->urgent != name)
 		neap_turn_relieve(e);
 	s->urgent = name;
-	s->wants = 0;
-	for (int32_t i = 0, next; i < a->faces->count; i = next) {
-		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
-		if (c)
-			s->want[s->wants++] = (struct neap_want){
-				neap_asked_place(a, i), neap_asked_place_tag(a, i), c};
-	}
 }
 
 /* ---- turns ---- */
@@ -206,7 +214,7 @@ static int end(struct neap_engine *e, uint32_t name, const struct neap_asked *a,
 		neap_line_step_back(&e->lines, line);
 	neap_line_leave(&e->lines, name, status);
 	e->stats.waiting--;
-	neap_ticket_end(e, name, status, bound);
+	neap_ticket_end(e, name, status, bound, a ? a->on : 0);
 	int turns_on = l->queue && l->count && neap_line_next(l) != l->head;
 	if (l->post && (turns_on || !l->count))
 		neap_line_step_back(&e->lines, line);
@@ -255,9 +263,10 @@ static void serve(struct neap_engine *e, uint32_t post)
 		const struct neap_waiter *w = waiter(e, name);
 		struct neap_asked a;
 		neap_asked_ready(&a, l->all, w->cost, l->keys, at, NEAP_WANT);
-		struct neap_verdict v = neap_lines_decide(&e->lines, &a, w->arrival, at);
-		if (v.at <= at)
-			v.at = neap_asked_claim(&a, at, &v.term);
+		struct neap_verdict v;
+		do
+			v = neap_lines_decide(&e->lines, &a, w->arrival, at);
+		while (v.at <= at && neap_asked_claim(&a, at) > at);   /* another thread was faster */
 		if (v.at <= at || v.at == neap_never || v.shed) {
 			expect(e, w->next);
 			if (end(e, name, &a, ended_as(&v, at), v.term))
@@ -267,16 +276,16 @@ static void serve(struct neap_engine *e, uint32_t post)
 			p->dirty = 0;
 			neap_turn_arm(e, name);
 			if (name == e->lines.urgent)
-				neap_turn_ask_held_up(e);
+				heed(e, &a);
 			return;
 		} else {
 			neap_line_step_back(&e->lines, line);
 			if (neap_turn_stand(e, line, &a, v.term))
 				neap_post_at(&e->lines, neap_line_at(&e->lines, line)->post)->due = v.at;
 			neap_turn_arm(e, name);
-			hurry(e, name, &a);
+			hurry(e, name);
 			if (name == e->lines.urgent)
-				neap_turn_ask_held_up(e);
+				heed(e, &a);
 		}
 	}
 }
@@ -288,17 +297,31 @@ void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32
 		neap_turn_mark(e, post);
 }
 
+/* Does the first at a post wait there for a condition, which this pause is part of, to end? */
+static int awaits_end(const struct neap_lines *s, const struct neap_post *p,
+		      const struct neap_limiter *pause)
+{
+	if (!p->key.of || !p->first)
+		return 0;
+	const struct neap_line *line = neap_line_at(s, p->first);
+	const struct neap_limiter *l = line->all->terms[line->term].limiter;
+	return l->kind == NEAP_CONDITIONAL && (l->as.conditional.pause[0] == &pause->as.pause ||
+					       l->as.conditional.pause[1] == &pause->as.pause);
+}
+
 void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
 {
-	if (l->kind != NEAP_KEYED) {
-		uint32_t post = neap_roster_find(&e->lines.post, l, 0);
-		if (post)
-			neap_turn_mark(e, post);
+	struct neap_lines *s = &e->lines;
+	uint32_t own = l->kind == NEAP_KEYED ? 0 : neap_roster_find(&s->post, l, 0);
+	if (own)
+		neap_turn_mark(e, own);
+	if (l->kind != NEAP_KEYED && l->kind != NEAP_PAUSE)
 		return;
-	}
-	for (uint32_t post = 1; post <= e->lines.post.used; post++)
-		if (neap_post_at(&e->lines, post)->key.of == l)
+	for (uint32_t post = 1; post <= s->post.used; post++) {
+		const struct neap_post *p = neap_post_at(s, post);
+		if (l->kind == NEAP_KEYED ? p->key.of == l : awaits_end(s, p, l))
 			neap_turn_mark(e, post);
+	}
 }
 
 void neap_turn_settle(struct neap_engine *e)
@@ -383,7 +406,7 @@ static void happen(struct neap_engine *e, uint32_t all)
 		const struct neap_waiter *w = waiter(e, n);
 		if (w->state == SLEEPING) {
 			e->stats.sleeping--;
-			neap_ticket_end(e, n, NEAP_WOKEN, -1);
+			neap_ticket_end(e, n, NEAP_WOKEN, -1, 0);
 		} else if (w->state == WAITING && w->deadline <= e->at) {
 			neap_turn_drop(e, n, NEAP_TIMEOUT);
 		}

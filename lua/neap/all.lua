@@ -31,6 +31,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field closed boolean?      it refuses everything, and "closed" is the word
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field learner neap.Adaptive?  it is to hear in Lua how calls end
+---@field of ffi.cdata*?       struct neap_limiter: what a conditional leaf is of
 ---@field breaker neap.Breaker?    whose state may change when it is asked, or hears how calls end
 ---@field index integer?       of its cost, once it is built into a list of terms
 
@@ -44,6 +45,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field unnamed integer?            index of the cost without a name, if a term has that
 ---@field keys neap.KeyKind[]?         the keys a request has to name, in the order of their index
 ---@field costs integer               how many costs there are, at least 1
+---@field conditional boolean         what a term asks depends on a pause
 ---@field holds boolean               a permit has something to give back
 ---@field abandoned "ignore"|"failure"  the outcome of a permit that is lost
 ---@field breakers neap.Breaker[]?
@@ -126,7 +128,7 @@ end
 local function build(parts, level, guests)
   local sums = grouped(parts)
   local flat, names, unnamed, costs, holds, abandoned = {}, {}, nil, 0, false, "ignore"
-  local learners, breakers = {}, {}
+  local learners, breakers, conditional = {}, {}, false
   local function index_of(name)
     local index = unnamed
     if name then index = names[name] end
@@ -160,7 +162,9 @@ local function build(parts, level, guests)
     local term = terms[i - 1]
     term.limiter, term.multiplier, term.cost = part.leaf, part.multiplier, part.index
     term.key = part.key_index or 0
-    holds = holds or band(lshift(1, part.leaf.kind), HOLD) ~= 0 or part.keyed and part.keyed.holds
+    conditional = conditional or part.of ~= nil
+    local kind = (part.of or part.leaf).kind
+    holds = holds or band(lshift(1, kind), HOLD) ~= 0 or part.keyed and part.keyed.holds
   end
   local all = all_t()
   if C.neap_all_init(all, terms, #flat) ~= C.NEAP_OK then
@@ -169,7 +173,7 @@ local function build(parts, level, guests)
   return {
     all = all, terms = terms, parts = flat, sums = sums,
     names = names, unnamed = unnamed, costs = costs > 0 and costs or 1,
-    keys = keys, holds = holds, abandoned = abandoned,
+    keys = keys, conditional = conditional, holds = holds, abandoned = abandoned,
     learners = learners[1] and learners or nil, breakers = breakers[1] and breakers or nil,
   }
 end

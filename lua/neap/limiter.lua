@@ -256,6 +256,7 @@ function limiter:try_acquire(given, key)
   local now = rt.now_ns()
   C.neap_engine_try(rt.engine, request, now, answer)
   if answer.status == GRANTED then
+    request.on = answer.on
     return answers.grant(self, request, n, answer.at, given, key)
   end
   return answers.refuse(self, now, n, given, key)
@@ -284,7 +285,8 @@ local function stand(self, rt, began, n, given, key)
   local pinned = self.terms.keys and keys.pin(self.terms.keys)
   self.waiting[ticket] = rt
   local fields = answers.waiting(self, began, n, given, key)
-  local status, at, bound, late = rt.wait(ticket)
+  local status, at, bound, late, on = rt.wait(ticket)
+  kept.on = on or 0
   self.waiting[ticket] = nil
   if pinned then keys.unpin(pinned) end
   local waited = at > began and tonumber(at - began) / 1e9 or 0
@@ -326,6 +328,7 @@ function limiter:acquire(given, wait, key)
   if C.neap_engine_acquire(rt.engine, request, now, answer) ~= OK then
     return nil, "memory"
   elseif answer.status == GRANTED then
+    request.on = answer.on
     return answers.grant(self, request, n, answer.at, given, key)
   elseif answer.status == WAITING then
     return stand(self, rt, now, n, given, key)

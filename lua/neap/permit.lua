@@ -47,7 +47,7 @@ function permit.new(limiter, request, n, at)
     local own = ffi.gc(request_t(request), reclaim)
     own.deadline = at
     return setmetatable({ limiter = limiter, request = own, at = at }, permit)
-  elseif limiter.terms.keys then
+  elseif limiter.terms.keys or limiter.terms.conditional then
     return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
   elseif n then
     return setmetatable({ limiter = limiter, cost = n, at = at }, permit)

@@ -4,6 +4,7 @@ local C = require "neap.engine"
 local notation = require "neap.notation"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
+local band, rshift = bit.band, bit.rshift
 local ceil, floor, huge, log10, max = math.ceil, math.floor, math.huge, math.log10, math.max
 
 --- The answer of `limiter:why()`.
@@ -68,7 +69,7 @@ local look = ffi.new "struct neap_limiter"
 ---@param now ffi.cdata*
 ---@return ffi.cdata*?
 local function leaf_of(part, key, now)
-  if not part.keyed then return part.leaf end
+  if not part.keyed then return part.of or part.leaf end
   if not key then return part.fresh end
   local found = C.neap_keyed_look(part.leaf.as.keyed, key[part.key_index], now, look)
   return found == C.NEAP_OK and look or nil
@@ -97,12 +98,21 @@ function reason.capacity(l) return unbounded(C.neap_limiter_capacity(l)) end
 function reason.least(terms, measure, key, now)
   local smallest = huge
   for _, sum in ipairs(terms.sums) do
-    local leaf = leaf_of(sum.parts[1], key, now)
+    local first = sum.parts[1]
+    local leaf = first.of and first.leaf or leaf_of(first, key, now)   -- in what it asks now
     local n = leaf and measure(leaf, now) or 0
     if n ~= huge then n = floor(n / sum.multiplier) end
     if n < smallest then smallest = n end
   end
   return smallest
+end
+
+--- What term i asks of its limiter for each unit of cost.
+local function multiplier(part, i, on)
+  if not part.of then return part.multiplier end
+  local held = band(rshift(on, i), 1) == 1
+  local c = part.leaf.as.conditional
+  return part.multiplier * tonumber(held and c.on or c.off)
 end
 
 --- What `answer` says about a call.
@@ -119,7 +129,8 @@ function reason.new(terms, answer, request, word, wait, now, deadline)
   local asked = 0
   for i, other in ipairs(terms.parts) do
     if other.leaf == part.leaf then
-      asked = asked + other.multiplier * tonumber(request.cost[terms.terms[i - 1].cost])
+      asked = asked + multiplier(other, i - 1, answer.on)
+        * tonumber(request.cost[terms.terms[i - 1].cost])
     end
   end
   local leaf = leaf_of(part, request.key, now)

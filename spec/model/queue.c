@@ -169,7 +169,7 @@ static void end(struct queue *q, struct queue_person *p, int status, int32_t bou
 	struct queue_person gone = *p;
 	const struct queue_person *head = p->room >= 0 ? queue_head_of(q, queue_line_of(p)) : NULL;
 	uint64_t arrival = head ? head->arrival : 0;
-	q->ended[q->ends++] = (struct neap_completion){p->ticket, q->at, status, bound};
+	q->ended[q->ends++] = (struct neap_completion){p->ticket, q->at, status, bound, 0};
 	if (p->room >= 0)
 		room_go(&q->room[p->room], (uint32_t)p->arrival, status == NEAP_GRANTED);
 	memmove(p, p + 1, (size_t)(q->person + q->people - p - 1) * sizeof *p);

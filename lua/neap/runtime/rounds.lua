@@ -53,7 +53,7 @@ rounds.__index = rounds
 ---@field now fun(): number
 ---@field sleep fun(duration: number|string): true?, "cancelled"?
 ---@field spawn fun(...): neap.Task
----@field wait fun(ticket: integer): integer, ffi.cdata*, integer, true?
+---@field wait fun(ticket: integer): integer, ffi.cdata*, integer, true?, ffi.cdata*?
 ---@field cancel fun(ticket: integer): boolean
 ---@field run fun(fn: function, ...): any
 ---@field turn fun(until_ns: ffi.cdata*|integer|nil)
@@ -105,6 +105,7 @@ local function collect(self)
         self.early[ticket] = waiter
       end
       waiter.status, waiter.at, waiter.bound = ended.status, ended.at, ended.bound
+      waiter.on = ended.on ~= 0 and ended.on or nil
     end
   until count < BATCH
 end
@@ -133,12 +134,13 @@ end
 ---@return integer bound
 ---@return true? late        NEAP_CANCELLED only: it was granted at `at` all the same, before the
 ---task was cancelled and without its having seen it; the caller has to undo that
+---@return ffi.cdata*? on    the conditions it was granted under (neap_completion.on), if any held
 function rounds:wait(ticket)
   ticket = tonumber(ticket)
   local early = self.early[ticket]
   if early then
     self.early[ticket] = nil
-    return early.status, early.at, early.bound
+    return early.status, early.at, early.bound, nil, early.on
   end
   local me = self:me()
   if not me then
@@ -149,7 +151,7 @@ function rounds:wait(ticket)
       self:cancel(ticket)   -- nobody will come back for it
       error(why, 0)
     end
-    return waiter.status, waiter.at, waiter.bound
+    return waiter.status, waiter.at, waiter.bound, nil, waiter.on
   end
   self.waiting[ticket] = me
   me.ticket = ticket
@@ -157,8 +159,8 @@ function rounds:wait(ticket)
   me:pause()
   me.ticket = nil
   local status = me.status
-  if me:take_late() then return CANCELLED, me.at, me.bound, status == GRANTED or nil end
-  return status, me.at, me.bound
+  if me:take_late() then return CANCELLED, me.at, me.bound, status == GRANTED or nil, me.on end
+  return status, me.at, me.bound, nil, me.on
 end
 
 --- End a ticket as NEAP_CANCELLED; whoever waits for it hears that.

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/* asked.c - a request, made ready to be asked.
+ *
+ * Most terms are what they say: so much of this limiter. Two kinds stand for something that only
+ * shows when a request is there:
+ *
+ *      keyed         the limiter of the request's key: a face, put together from the table's word
+ *                    (keyed.c), which is written back when something was done
+ *      conditional   a limiter, and how much of it is asked: one multiple while a pause is on, and
+ *                    another while none is. 0 is nothing: then the term is not asked at all
+ *
+ *      all        { concurrency x1 } { throttled x1|x0 } { bytes x20|x1 }      the pause is on
+ *                        |                   |                 |
+ *      faces      { concurrency x1 } { throttled x1 }   { bytes x20 }          ordinary terms
+ *
+ * So each request is asked with terms of its own, on the stack, in the places that the built ones
+ * have; and to whatever asks, takes and gives back they are ordinary ones. Who stands in line is
+ * made ready anew whenever it is asked: so it feels a pause that began behind its back, and one
+ * that has ended. What it was charged depends on that, and is not to be found out later: the answer
+ * and the completion say which conditions held, and whoever gives back tells it again.
+ *
+ * While a pause is on, a conditional term need not wait longer than for its end. Then it is asked
+ * for less (never for more, so that an instant does not become later by itself): what it says is the
+ * first instant of the two, and exact for either.
+ */
+#include "asked.h"
+#include "change.h"
+
+#include <assert.h>
+
+static int is_on(const struct neap_conditional *c, neap_ns now)
+{
+	return neap_conditional_ends(c, now) > now;
+}
+
+static int64_t times(int64_t multiplier, int64_t more)   /* both below 2^31 */
+{
+	return multiplier * more;
+}
+
+/* The term's multiplier, and what it asks, in place of its conditional. */
+static void resolve(struct neap_asked *a, int32_t i, const struct neap_conditional *c)
+{
+	a->term[i].limiter = c->of;
+	a->term[i].multiplier = times(a->term[i].multiplier, a->on >> i & 1 ? c->on : c->off);
+}
+
+static void see_conditions(struct neap_asked *a, neap_ns now)
+{
+	a->on = 0;
+	for (int32_t i = 0; i < a->all->count; i++) {
+		const struct neap_limiter *l = a->all->terms[i].limiter;
+		if (l->kind == NEAP_CONDITIONAL)
+			a->on |= (uint64_t)is_on(&l->as.conditional, now) << i;
+	}
+}
+
+static void expect_keys(const struct neap_asked *a)
+{
+	for (int32_t i = 0; i < a->all->count; i++) {
+		const struct neap_limiter *l = a->all->terms[i].limiter;
+		if (l->kind == NEAP_KEYED)
+			neap_keyed_hint(l->as.keyed, a->key[a->all->terms[i].key]);
+	}
+}
+
+/* Terms of its own; a->on says which conditions hold. */
+static void make_faces(struct neap_asked *a, neap_ns now, int how)
+{
+	const struct neap_all *all = a->all;
+	a->count = 0;
+	for (int32_t i = 0; i < all->count; i++) {
+		const struct neap_term *t = &all->terms[i];
+		a->term[i] = *t;
+		a->face_of[i] = -1;
+		if (t->limiter->kind == NEAP_CONDITIONAL)
+			resolve(a, i, &t->limiter->as.conditional);
+		if (t->limiter->kind != NEAP_KEYED)
+			continue;
+		if (i > 0 && t[-1].limiter == t->limiter) {
+			a->term[i].limiter = a->term[i - 1].limiter;
+			a->face_of[i] = a->face_of[i - 1];
+			continue;
+		}
+		struct neap_face *f = &a->face[a->count];
+		a->term[i].limiter =
+			neap_keyed_face(f, t->limiter->as.keyed, a->key[t->key], now, how);
+		if (a->term[i].limiter == &f->limiter)
+			a->face_of[i] = (int8_t)a->count++;
+	}
+	a->own = (struct neap_all){a->term, all->count, all->kinds, all->stats};
+	a->faces = &a->own;
+}
+
+void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const int64_t *cost,
+		      const uint64_t *key, neap_ns now, int how)
+{
+	a->all = a->faces = all;
+	a->cost = cost;
+	a->key = key;
+	a->on = 0;
+	if (neap_asked_is_plain(all))
+		return;
+	if (neap_asked_is_keyed(all))
+		expect_keys(a);
+	if (neap_asked_is_conditional(all))
+		see_conditions(a, now);
+	make_faces(a, now, how);
+}
+
+void neap_asked_again(struct neap_asked *a, const struct neap_request *r, neap_ns now)
+{
+	a->all = a->faces = r->all;
+	a->cost = r->cost;
+	a->key = r->key;
+	a->on = r->on;
+	if (!neap_asked_is_plain(r->all))
+		make_faces(a, now, NEAP_LOOK);
+}
+
+/* What term i and those after it of its conditional would ask if the condition did not hold. */
+static int64_t cost_otherwise(const struct neap_asked *a, int32_t i)
+{
+	const struct neap_limiter *l = a->all->terms[i].limiter;
+	int64_t sum = 0;
+	for (; i < a->all->count && a->all->terms[i].limiter == l; i++) {
+		struct neap_term t = a->all->terms[i];
+		t.multiplier = times(t.multiplier, l->as.conditional.off);
+		sum = neap_plus(sum, neap_term_cost(&t, a->cost));
+	}
+	return sum;
+}
+
+neap_ns neap_asked_when(const struct neap_asked *a, int32_t i, int64_t cost, neap_ns now)
+{
+	const struct neap_limiter *l = a->faces->terms[i].limiter;
+	neap_ns at = neap_limiter_when(l, cost, now);
+	if (at <= now || !(a->on >> i & 1))
+		return at;
+	neap_ns ends = neap_conditional_ends(&a->all->terms[i].limiter->as.conditional, now);
+	if (at <= ends || ends >= neap_horizon)
+		return at;
+	int64_t then = cost_otherwise(a, i);
+	at = then ? neap_limiter_when(l, then, ends) : ends;
+	return at > ends ? at : ends;
+}
+
+/* ---- verbs ---- */
+
+/* An entry for every key that has none. There is room, or somebody would have been turned away. */
+static void hold(struct neap_asked *a)
+{
+	for (int32_t i = 0; i < a->count; i++) {
+		struct neap_face *f = &a->face[i];
+		if (!f->word)
+			f->word = neap_face_entry(f);
+		assert(f->word);
+	}
+}
+
+static void write_words(struct neap_asked *a)
+{
+	for (int32_t i = 0; i < a->count; i++)
+		if (a->face[i].word)
+			*a->face[i].word = *neap_face_word(&a->face[i].limiter);
+}
+
+neap_ns neap_asked_take(struct neap_asked *a, neap_ns now)
+{
+	if (a->faces == a->all)
+		return neap_all_take(a->all, a->cost, now, NULL);
+	hold(a);
+	neap_ns at = neap_all_take(a->faces, a->cost, now, NULL);
+	if (at <= now)
+		write_words(a);
+	return at;
+}
+
+neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now)
+{
+	if (a->faces == a->all)
+		return neap_all_claim(a->all, a->cost, now, NULL);
+	hold(a);
+	neap_ns at = neap_all_claim(a->faces, a->cost, now, NULL);
+	if (at <= now)
+		write_words(a);
+	return at;
+}
+
+/* Is term i's key forgotten, with what was out? Then there is nothing to give back to. */
+static int is_forgotten(const struct neap_asked *a, int32_t i)
+{
+	return a->faces != a->all && a->face_of[i] >= 0 && !a->face[a->face_of[i]].word;
+}
+
+/* Of 'c' permits that come back: not more than are out, for their key may have been forgotten and be
+ * used anew. */
+static int64_t at_most_out(const struct neap_asked *a, int32_t i, int64_t c)
+{
+	const struct neap_limiter *l = a->faces->terms[i].limiter;
+	if (a->faces == a->all || a->face_of[i] < 0 || l->kind != NEAP_SEMAPHORE)
+		return c;
+	return c < l->as.semaphore.in_use ? c : l->as.semaphore.in_use;
+}
+
+void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
+{
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		struct neap_limiter *l = a->faces->terms[i].limiter;
+		if (!c || is_forgotten(a, i))
+			continue;
+		neap_limiter_give(l, at_most_out(a, i, c), outcome, at, now);
+	}
+	if (a->faces != a->all)
+		write_words(a);
+}
+
+void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now)
+{
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		int64_t u = neap_all_cost(a->faces, used, i, &next);
+		struct neap_limiter *l = a->faces->terms[i].limiter;
+		if (is_forgotten(a, i)) {
+			struct neap_face *f = &a->face[a->face_of[i]];
+			int nothing_out = l->kind == NEAP_GCRA || c == 0;   /* that was forgotten with it */
+			if (u <= c || f->room_at || !nothing_out)
+				continue;
+			f->word = neap_face_entry(f);
+		}
+		if (u < c)
+			c = u + at_most_out(a, i, c - u);
+		if (c != u)
+			neap_limiter_settle(l, c, u, at, now);
+	}
+	if (a->faces != a->all)
+		write_words(a);
+}
