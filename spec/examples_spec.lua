@@ -98,4 +98,11 @@ describe("an example", function ()
       " 20.5 s  left: 2566 input, 253 output",
     }, run "examples/llm.lua")
   end)
+
+  it("calls an API that says 429 midway", function ()
+    assert.same({
+      "0 s  ****************", "1 s  ", "2 s  ", "3 s  ", "4 s  ****", "5 s  ****",
+      "6 s  ****************", "7 s  ", "8 s  ", "1000000 bytes free",
+    }, run "examples/dispatch.lua")
+  end)
 end)

@@ -11,6 +11,8 @@ return {
   multi = require "neap.multi",
   breaker = require "neap.breaker",
   breakers = require "neap.breakers",
+  dispatch = require "neap.dispatch",
+  dispatches = require "neap.dispatches",
   pause = require "neap.pause",
   backoff = require "neap.backoff",
   retry = require "neap.retry",
