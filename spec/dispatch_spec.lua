@@ -3,6 +3,7 @@ local dispatches = require "neap.dispatches"
 local hybrid = require "neap.hybrid"
 local manual = require "neap.runtime.manual"
 local neap_queue = require "neap.queue"
+local provider = require "neap.provider"
 local runtime = require "neap.runtime"
 local throttle = require "neap.throttle"
 local windows_of = require "neap.backoff_window"
@@ -199,6 +200,18 @@ describe("dispatch", function ()
     rt.advance(10)
     assert.same({ 0, 2, 1 }, { order[1] - rt.now() + 10, order[2] - rt.now() + 10,
       order[3] - rt.now() + 10 })
+  end)
+
+  it("hears what a provider reads, wherever it is nested", function ()
+    for _, mode in ipairs { "throttle", "block", "both" } do
+      local api = small { on_backoff = mode }
+      local rate = throttle "5/s"
+      local both = hybrid { rate, api, api }
+      local drained = provider "aws":sync(both, { ["Retry-After"] = "7" })
+      assert.same({ {}, true, 7, 17 }, { drained, api:backoff_active(),
+        api:snapshot().backoff.left, api:snapshot().backoff.recent })
+      assert.equal(5, rate:available())
+    end
   end)
 
   it("is there by name", function ()

@@ -31,6 +31,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field closed boolean?      it refuses everything, and "closed" is the word
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field learner neap.Adaptive?  it is to hear in Lua how calls end
+---@field dispatch neap.Dispatch?  whose part it is, and who hears what a server says
 ---@field of ffi.cdata*?       struct neap_limiter: what a conditional leaf is of
 ---@field breaker neap.Breaker?    whose state may change when it is asked, or hears how calls end
 ---@field index integer?       of its cost, once it is built into a list of terms

@@ -230,7 +230,7 @@ local function under(self, of, on, off, cost)
   condition.pause[1] = self.window.leaf.as.pause
   C.neap_conditional_init(leaf, condition)
   return { leaf = leaf, of = of.leaf, memory = { self.recent.leaf, self.window.leaf },
-    multiplier = 1, cost = cost, label = of.name, word = "busy" }
+    multiplier = 1, cost = cost, label = of.name, word = "busy", dispatch = self }
 end
 
 local function parts_of(self)
@@ -245,7 +245,7 @@ local function parts_of(self)
   end
   if self.on_backoff ~= "throttle" then
     parts[#parts + 1] = { leaf = self.window.leaf, multiplier = 1, cost = false,
-      label = self.window.name, word = "pause" }
+      label = self.window.name, word = "pause", dispatch = self }
   end
   return parts
 end

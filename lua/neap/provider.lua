@@ -27,8 +27,8 @@
 ---               the next answer, and all of it at the reset. Never above the limiter's own limit,
 ---               and never because a server says so alone
 ---     wait      Retry-After, in whatever form: nothing goes before, of any dimension, and resets
----               are not looked at. A pause in the limiter does that, and keeps what is there;
----               without one all dimensions are drained and held
+---               are not looked at. A pause in the limiter does that, and keeps what is there, or a
+---               dispatch in its own way; without one all dimensions are drained and held
 ---
 --- A hint holds for a day at most, unless told; what the server does not tell changes nothing. What
 --- is said of one limit twice is taken at its strictest. Limits per key, in flight, and in Lua are
@@ -139,12 +139,17 @@ local function hold(wanted, now, rt)
   return drained
 end
 
---- Extend every pause there is.
+--- Extend every pause there is, and tell every dispatch.
 ---@return boolean any
 local function pause(self, ends, now, rt)
-  local any = false
+  local any, told = false, {}
   for _, part in ipairs(self.terms.parts) do
-    if part.leaf.kind == C.NEAP_PAUSE then
+    local dispatch = part.dispatch
+    if dispatch then
+      any = true
+      if not told[dispatch] then dispatch:set_backoff(tonumber(ends - now) / 1e9) end
+      told[dispatch] = true
+    elseif part.leaf.kind == C.NEAP_PAUSE then
       any = true
       C.neap_pause_extend(part.leaf.as.pause, ends)
       C.neap_engine_touch(rt.engine, part.leaf, now)
