@@ -79,6 +79,17 @@ describe("an example", function ()
     }, run "examples/retry.lua")
   end)
 
+  it("waits for a job, and for none longer than it wants to", function ()
+    assert.same({
+      "something else",
+      "  0.0 s  queued, 30.0 s left", "  0.5 s  queued, 29.5 s left",
+      "  5.5 s  running, 24.5 s left", "  7.5 s  done, 22.5 s left",
+      "42 pages",
+      "nil timeout still running 15 s",
+      "nil timeout nil",
+    }, run "examples/poll.lua")
+  end)
+
   it("goes by what a server tells", function ()
     assert.same({
       "   0 s  sent, 49 requests left", "   0 s  sent, 48 requests left",

@@ -19,6 +19,7 @@ return {
   budget = require "neap.budget",
   hedge = require "neap.hedge",
   client = require "neap.client",
+  poller = require "neap.poller",
   classify = require "neap.classify",
   backoff_window = require "neap.backoff_window",
   slots = require "neap.slots",
