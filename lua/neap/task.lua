@@ -92,10 +92,10 @@ end
 local function announce(self, rounds)
   rounds:bury(self)
   self.co = nil
-  local joiners = self.joiners
+  local joiners = self.joiners or {}
   self.joiners = nil
-  if self.failure and not joiners and not self.heard then rounds:unheard(self) end
-  for _, joiner in ipairs(joiners or {}) do rounds:push(joiner) end
+  if self.failure and not joiners[1] and not self.heard then rounds:unheard(self) end
+  for _, joiner in ipairs(joiners) do rounds:push(joiner) end
 end
 
 --- Run it until it waits or ends.
