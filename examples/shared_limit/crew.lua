@@ -10,17 +10,25 @@
 local crew = {}
 crew.__index = crew
 
--- First everybody is asked, then, three seconds later, servers that did not listen are killed.
+-- First everybody is asked, then, three seconds later, servers that did not listen are killed. The
+-- shell ends after all of them; its last line is for what they started and left behind.
 local ORDERS = [[
 dir=%s servers=
+alive() {
+	for one in $servers; do kill -0 $one && return; done
+	return 1
+}
 finish() {
 	exec 2>/dev/null
 	trap '' TERM
 	kill 0
-	if [ "$servers" ]; then
-		(sleep 3; kill -9 $servers) >/dev/null &
-		wait $servers
-	fi
+	tries=60
+	while [ $tries -gt 0 ] && alive; do
+		sleep 0.05
+		tries=$((tries - 1))
+	done
+	kill -9 $servers
+	wait
 	rm -rf "$dir"
 	kill -9 0
 }
