@@ -328,4 +328,82 @@ describe("real HTTP", function ()
       end)
     end)
   end)
+
+  -- ---- a dispatch -------------------------------------------------------------------------------
+
+  --- Callers who go through it, and tell it of a 429.
+  local function dispatched(at, options, script, callers)
+    local api, path = neap.dispatch(options), at:script(script)
+    local retry = neap.retry { backoff = "1ms", classify = classify.http() }
+    local function call(name)
+      local answer = at:call("GET", path(name))
+      if answer.status == 429 then api:set_backoff(neap.headers.delay(answer.headers)) end
+      return answer
+    end
+    return together(callers, function (caller)
+      return retry:run(function (try)
+        return api:with(1, call, caller .. "/" .. try.attempt)
+      end, { fields = { caller = caller } }).status
+    end)
+  end
+
+  --- How many of these calls there are at once, at most.
+  local function most_of(calls, wanted)
+    local most = 0
+    for _, one in ipairs(calls) do
+      local count = 0
+      for _, other in ipairs(calls) do
+        local both = wanted[one.name] and wanted[other.name]
+        if both and other.at <= one.at and other.ends > one.at then count = count + 1 end
+      end
+      most = max(most, count)
+    end
+    return most
+  end
+
+  local function at_once(seen)
+    local list = {}
+    for i, call in ipairs(seen.calls) do list[i] = call.at_once end
+    return list
+  end
+
+  real("lets few in at once after a 429, and as many as before when that is over", function ()
+    local seen = agree({
+      { "a/0", 200,   0 },         -- until 300
+      { "b/0", 429,   0, 400 },    -- until 150: throttled until 550, and 250 ms more
+      { "c/0", 200,   0 },         -- until 420
+      { "d/0", 200,   0 },         -- until 600; the others take 200 each
+      { "e/0", 200, 150 }, { "f/0", 200, 300 }, { "g/0", 200, 350 }, { "h/0", 200, 500 },
+      { "i/0", 200, 550 }, { "j/0", 200, 700 }, { "k/0", 200, 750 },
+      { "l/0", 200, 800 }, { "m/0", 200, 800 },
+      { "b/1", 200, 900 },
+    }, function (at)
+      return dispatched(at,
+        { concurrency = 4, throttled_concurrency = 2, backoff_window = "250ms" },
+        "200/300ms 429:400ms/150ms 200/420ms 200/600ms 200/200ms", "a b c d e f g h i j k l m")
+    end)
+    assert.same({ 1, 2, 3, 4, 4, 4, 4, 3, 3, 2, 2, 3, 4, 4 }, at_once(seen))
+    local throttled = {}
+    for name in ("efghijk"):gmatch "." do throttled[name .. "/0"] = true end
+    assert.equal(2, most_of(seen.calls, throttled))
+  end)
+
+  real("lets nobody in until the server is ready again", function ()
+    local seen = agree({
+      { "a/0", 200,   0 },         -- until 200
+      { "b/0", 429,   0, 300 },    -- until 100: nobody until 400
+      { "c/0", 200,   0 },         -- until 300
+      { "d/0", 200, 400 },         -- until 500
+      { "e/0", 200, 400 },         -- until 580
+      { "f/0", 200, 400 },
+      { "g/0", 200, 500 },
+      { "b/1", 200, 580 },
+    }, function (at)
+      return dispatched(at, { concurrency = 3, on_backoff = "block" },
+        "200/200ms 429:300ms/100ms 200/300ms 200/100ms 200/180ms 200/260ms", "a b c d e f g")
+    end)
+    assert.same({ 1, 2, 3, 1, 2, 3, 3, 3 }, at_once(seen))
+    local told = seen.calls[2].ends + 300
+    for i = 4, #seen.calls do assert.truthy(seen.calls[i].at >= told - GRAIN_MS) end
+  end)
 end)
