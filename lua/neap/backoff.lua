@@ -1,7 +1,9 @@
 --- Back-off: how long to wait before the next attempt.
 ---
 ---     local backoff = neap.backoff "200ms x2 cap 20s jitter decorrelated"
----     for delay in backoff:sequence() do … end        -- 0.2 to 0.6 s, and so on, without end
+---     for delay in backoff:sequence() do              -- 0.2 to 0.6 s, and so on, without end
+---       if delay > 10 then break end
+---     end
 ---     print(backoff:delay(1000000))                   -- or of any attempt by itself, from 0
 ---
 ---     neap.backoff { base = "200ms", factor = 2, cap = "20s", jitter = "decorrelated" }
@@ -213,9 +215,12 @@ end
 
 --- The delay after attempt number `attempt`, in seconds. Without a delay before it, decorrelated
 --- jitter draws from all that could come after so many attempts.
+---
+---     neap.backoff("200ms x2 cap 20s"):delay(3)       --> 1.6
+---
 ---@param attempt integer            from 0
----@param previous? number|string    the delay before this one, if there was one
----@return number
+---@param previous? number|string    the delay before this one in seconds, if there was one
+---@return number  seconds
 function backoff:delay(attempt, previous)
   if type(attempt) ~= "number" or attempt % 1 ~= 0 or not (attempt >= 0 and attempt <= LAST_ATTEMPT)
   then
@@ -235,7 +240,12 @@ end
 local sequence = {}
 sequence.__index = sequence
 
----@return number
+--- The next delay; calling the sequence does the same.
+---
+---     local delays = neap.backoff("200ms x2"):sequence()
+---     print(delays:next(), delays:next(), delays())   --> 0.2, 0.4, 0.8
+---
+---@return number  seconds
 function sequence:next()
   local backoff_of, attempt = self.backoff, self.attempt
   local unit = draw(backoff_of, self.random)
@@ -247,6 +257,10 @@ end
 sequence.__call = sequence.next
 
 --- Begin with the first delay again; other draws follow.
+---
+---     delays:reset()
+---     delays:next()                                   --> 0.2
+---
 function sequence:reset()
   self.attempt, self.previous = 0, 0
 end
@@ -259,6 +273,9 @@ local function check_seed(seed, level)
 end
 
 --- Delays one after the other: call it, or loop over it. One seed is one sequence.
+---
+---     backoff:sequence(42):next() == backoff:sequence(42):next()   --> true
+---
 ---@param seed? integer  drawn unless told: no two sequences are alike
 ---@return neap.backoff.Sequence
 function backoff:sequence(seed)
@@ -268,6 +285,9 @@ function backoff:sequence(seed)
 end
 
 --- In canonical form, as neap.backoff reads it; seed and random are not said.
+---
+---     tostring(neap.backoff { base = 0.2, factor = 2 })   --> "200ms x2"
+---
 ---@return string
 function backoff:__tostring() return text.format(self.value) end
 
@@ -277,8 +297,10 @@ function backoff:__tostring() return text.format(self.value) end
 local entropy = random_t()
 entropy.state = C.neap_hash_integer(key.secret, 0)
 
+--- For other constructors.
+---@package
 ---@param given string|table|neap.Backoff|nil
----@param level integer
+---@param level integer  whose mistake it is, as for error()
 ---@return neap.Backoff
 local function make(given, level)
   if getmetatable(given) == backoff then return given end
@@ -326,7 +348,7 @@ end
 --- Refuses what it does not know, and numbers out of range.
 ---@overload fun(given?: string|table): neap.Backoff
 local module = {
-  of = make,   --- the same, for other constructors: `level` is whose mistake it is, as for error()
+  of = make,
   presets = PRESETS,   ---@type table<string, string>  by name, as texts
 }
 

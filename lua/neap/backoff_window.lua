@@ -1,9 +1,9 @@
 --- Back-off windows: "do not call before" for every key, shared by all who call.
 ---
 ---     local windows = neap.backoff_window()
----     windows:set(host, retry_after)                -- somebody was told to wait
----     if windows:should_backoff(host) then … end    -- everybody may ask
----     windows:wait(host, "30s")                     -- or wait until it is over
+---     windows:set(host, "20s")                      -- somebody was told to wait
+---     windows:should_backoff(host)                  --> true, 20
+---     windows:wait(host, "30s")                     -- everybody may wait until it is over
 ---     local api = neap.hybrid { "10/s", windows:of(host) }   -- or have it stand in the way
 ---
 --- A key's window is a pause (see neap.pause), and there is one for a key, whoever asks: it grows,
@@ -51,8 +51,22 @@ local base = getmetatable(pause())
 local window = limiter.class(base)
 
 -- What lasts and ends is kept by key, whichever way that is said.
+
+--- As windows:set does it.
+---
+---     windows:of(host):extend "5s"                  --> 5
+---
+---@param duration number|string  seconds, or "1m30s"
+---@return number?
+---@return "full"? why
+---@return number? wait_s
 function window:extend(duration) return self.windows:set(self.key, duration) end
-function window:clear() return self.windows:clear(self.key) end
+
+--- As windows:clear does it.
+---
+---     windows:of(host):clear()
+---
+function window:clear() self.windows:clear(self.key) end
 
 local function check(key, verb, level)
   if key == nil or key ~= key then
@@ -132,6 +146,10 @@ local function new(self, key)
 end
 
 --- Nobody calls for so long from now. A longer window that is on stays.
+---
+---     windows:set(host, "1m")                       --> 60
+---     windows:set(host, 5)                          --> 60
+---
 ---@param key any
 ---@param duration number|string  seconds, or "1m30s"; math.huge: until clear
 ---@return number?  seconds the window now lasts
@@ -159,6 +177,9 @@ function windows:set(key, duration)
 end
 
 --- End it now. Those who wait may go.
+---
+---     windows:clear(host)
+---
 ---@param key any
 function windows:clear(key)
   check(key, "clear", 2)
@@ -169,6 +190,9 @@ function windows:clear(key)
 end
 
 --- Is it on?
+---
+---     windows:should_backoff(host)                  --> false, 0
+---
 ---@param key any
 ---@return boolean
 ---@return number left  seconds it still lasts; 0 when it is not on
@@ -184,8 +208,12 @@ end
 
 --- Wait until it is over, if it is on. Who wakes up looks again: it may have grown by then, or have
 --- begun anew.
+---
+---     windows:wait(host, { deadline = neap.now() + 5 })   --> true
+---
 ---@param key any
----@param wait? number|string|table  a timeout, or `{ deadline = at }`; for ever unless told
+---@param wait? number|string|table  a timeout, seconds or "30s", or `{ deadline = at }`; for ever
+---unless told
 ---@return true? over
 ---@return "timeout"|"cancelled"|string|nil why  as from acquire
 ---@return number? wait_s
@@ -211,6 +239,9 @@ function windows:of(key)
 end
 
 --- How many are on.
+---
+---     windows:count()                               --> 0
+---
 ---@return integer
 function windows:count()
   forget_ended(self, limiter.present(), math.huge)

@@ -1,7 +1,7 @@
 --- A circuit breaker: leave a server alone that fails, then see whether it is back.
 ---
 ---     local breaker = neap.breaker { failures = 5, cooldown = "30s" }
----     local result, err = breaker:call(fetch, url)     -- nil, "open", 12.5 while it is open
+---     local answer, err = breaker:call(fetch, url)     -- nil, "open", 12.5 while it is open
 ---     local api = neap.hybrid { "10/s", breaker }      -- or it stands in the way of others
 ---
 --- It opens, once one of these is met (judged at a failure, that one included), when
@@ -138,6 +138,7 @@ end
 
 --- Where it is noticed that its state changed: when somebody asked it, told it how a call ended, or
 --- changed it by hand. Whoever listens is told, since what it was told last.
+---@package
 function breaker:notice()
   if not events.wanted.breaker then return end
   local from, to = self.told or "closed", STATES[state_of(self, runtime.current().now_ns())]
@@ -146,18 +147,28 @@ function breaker:notice()
   events.about("breaker", self, { from = from, to = to })
 end
 
+--- What it does now.
+---
+---     breaker:state()                                  --> "closed"
+---
 ---@return "closed"|"open"|"half-open"
 function breaker:state() return STATES[state_of(self, (limiter.present()))] end
 
 --- Failures that count towards opening.
+---
+---     breaker:failures()                               --> 0
+---
 ---@return integer
 function breaker:failures()
   return tonumber(C.neap_breaker_failures(self.leaf.as.breaker, (limiter.present())))
 end
 
 --- How often its state changed, ever; and the instant of the last time, as neap.now() has it.
+---
+---     breaker:changes()                                --> 0, 0
+---
 ---@return integer count
----@return number at
+---@return number at  seconds
 function breaker:changes()
   local now = limiter.present()
   local b = self.leaf.as.breaker
@@ -168,6 +179,10 @@ end
 -- ---- by hand ----------------------------------------------------------------------------------
 
 --- Nobody goes: until told otherwise, or for a while and then it is half-open.
+---
+---     breaker:open "10s"
+---     breaker:call(fetch, url)                         --> nil, "open", 10
+---
 ---@param while_s? number|string  seconds, or "30s"
 function breaker:open(while_s)
   local ns = while_s ~= nil and limiter.ns_of(while_s, "open", 2)
@@ -179,6 +194,10 @@ end
 
 --- Everybody goes, and failures are forgotten, if it was not closed. (To shut the limiter for good,
 --- close what it is in.)
+---
+---     breaker:close()
+---     breaker:state()                                  --> "closed"
+---
 function breaker:close()
   local now, rt = limiter.present()
   C.neap_breaker_close(self.leaf.as.breaker, now)
@@ -187,6 +206,9 @@ function breaker:close()
 end
 
 --- As new: closed, with no failures, and calls that are out count for nothing when they end.
+---
+---     breaker:reset()
+---
 function breaker:reset()
   local now, rt = limiter.present()
   C.neap_breaker_reset(self.leaf.as.breaker, now)
@@ -204,8 +226,23 @@ local function record(self, outcome)
   self:notice()
 end
 
+--- A call went well that had no permit.
+---
+---     breaker:success()
+---
 function breaker:success() record(self, OUTCOMES.success) end
+
+--- One did not.
+---
+---     breaker:failure()
+---     breaker:failures()                               --> 1
+---
 function breaker:failure() record(self, OUTCOMES.failure) end
+
+--- One says nothing about the server.
+---
+---     breaker:ignore()
+---
 function breaker:ignore() record(self, OUTCOMES.ignore) end
 
 -- ---- calls ------------------------------------------------------------------------------------
@@ -242,6 +279,9 @@ end
 --- Call `fn(...)` unless it is open, and tell from its results how it went: true and whatever else
 --- is true is a success, nil and an error a failure; `classify` may know better. One that raises is
 --- a failure, and its error goes on unchanged.
+---
+---     breaker:call(function () return nil, "refused" end)   --> nil, "refused"
+---
 ---@param fn function
 ---@param ... any  its arguments
 ---@return any ...  its results; or nil, why, wait_s, and it was not called

@@ -1,7 +1,7 @@
 --- Breakers by name: one for a name, whoever asks, there when it is first asked for.
 ---
 ---     local breakers = neap.breakers()
----     local result, err = breakers:call(host, { failures = 3, cooldown = "10s" }, fetch, url)
+---     local answer, err = breakers:call(host, { failures = 3, cooldown = "10s" }, fetch, url)
 ---     local api = neap.hybrid { "10/s", breakers:of(host) }
 ---
 --- The options of a name count when its breaker is made; later ones are not looked at. The number
@@ -30,6 +30,9 @@ function breakers:call(name, options, fn, ...)
 end
 
 --- Its state. One that nobody asked for is closed.
+---
+---     breakers:state(host)                             --> "closed"
+---
 ---@param name any
 ---@return "closed"|"open"|"half-open"
 function breakers:state(name)
@@ -38,6 +41,9 @@ function breakers:state(name)
 end
 
 --- Close it and forget its failures. One that nobody asked for is as new already.
+---
+---     breakers:reset(host)
+---
 ---@param name any
 function breakers:reset(name)
   local one = self:known(name, "reset", 2)

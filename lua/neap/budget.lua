@@ -118,9 +118,17 @@ local function is_timeout(outcome)
 end
 
 --- A first call begins. For retries and hedges, which do this and the following by themselves.
+---
+---     local own = neap.budget { share = 0.5, within = "10s" }
+---     for _ = 1, 4 do own:call() end
+---     own:left()                                    --> 2
+---
 function budget:call() C.neap_budget_call(self.state, current().now_ns()) end
 
 --- May another attempt begin?
+---
+---     own:take()                                    --> 0
+---
 ---@param outcome? neap.Outcome  of the one before; none for a hedge
 ---@return number? paid   tokens, 0 for a share; nil: it may not
 function budget:take(outcome)
@@ -135,6 +143,12 @@ function budget:take(outcome)
 end
 
 --- A call succeeded.
+---
+---     local tokens = neap.budget { tokens = 10, cost = 4, failure = 2, success = 1 }
+---     local paid = tokens:take()                    --> 4
+---     tokens:success(paid)
+---     tokens:left()                                 --> 7
+---
 ---@param paid? number  what its last attempt had cost, if it was not the first
 function budget:success(paid)
   local back = self.refund and paid or self.reward
@@ -142,15 +156,26 @@ function budget:success(paid)
 end
 
 --- A call failed, in a way that is worth another attempt.
+---
+---     tokens:failed()
+---     tokens:left()                                 --> 5
+---
 function budget:failed() C.neap_budget_add(self.state, -thousandths(self.failure)) end
 
 --- Tokens that there are, or attempts that there may be now.
+---
+---     neap.budget({ preset = "botocore" }):left()   --> 500
+---
 ---@return number
 function budget:left()
   local left = tonumber(C.neap_budget_left(self.state, current().now_ns()))
   return self.state.rule == C.NEAP_TOKENS and left / 1000 or left
 end
 
+--- What is left, for people.
+---
+---     tostring(tokens)                              --> "budget of 5"
+---
 ---@return string
 function budget:__tostring() return ("budget of %g"):format(self:left()) end
 
@@ -173,6 +198,10 @@ function budget:__tostring() return ("budget of %g"):format(self:left()) end
 ---@overload fun(options: table): neap.Budget
 local module = {
   presets = PRESETS,
+  --- Is it a budget?
+  ---
+  ---     neap.budget.is(tokens)                       --> true
+  ---
   ---@param x any
   ---@return boolean
   is = function (x) return getmetatable(x) == budget end,

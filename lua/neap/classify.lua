@@ -1,7 +1,9 @@
 --- Classifiers: what to do about an outcome.
 ---
 ---     local classify = neap.classify
----     retry:run(fetch, classify.any { classify.status { 429, 503 }, classify.match "timed out" })
+---     local retry = neap.retry()
+---     local worth = classify.any { classify.status { 429, 503 }, classify.match "timed out" }
+---     local answer, err = retry:run(function () return fetch(url) end, worth)
 ---
 --- A classifier is a function of an outcome (neap.retry.outcome: ok, value, err, raised, attempt,
 --- elapsed) that answers
@@ -27,6 +29,9 @@ local classify = {}
 local function refuse(text, level) error("classify." .. text, level + 1) end
 
 --- What a classifier answered, in words.
+---
+---     classify.read(true, 2.5)                                 --> "retry", 2.5
+---
 ---@param verdict any
 ---@param hint any
 ---@return "retry"|"stop"|nil verdict
@@ -48,6 +53,11 @@ local read = classify.read
 
 --- Every failure is tried again, unless its error says `retryable = false`; its `retry_after`, in
 --- seconds, says when. What is used unless told otherwise.
+---
+---     local outcome = neap.retry.outcome
+---     classify.failure(outcome(nil, { retry_after = 3 }))      --> "retry", 3
+---     classify.failure(outcome(nil, { retryable = false }))    --> "stop"
+---
 ---@type neap.Classifier
 function classify.failure(outcome)
   if outcome.ok then return nil end
@@ -56,6 +66,9 @@ function classify.failure(outcome)
 end
 
 --- Nothing is tried again.
+---
+---     classify.never(outcome(nil, "refused"))                  --> "stop"
+---
 ---@type neap.Classifier
 function classify.never() return "stop" end
 
@@ -83,6 +96,10 @@ end
 
 --- Try again when the status is one of these; no opinion otherwise. It is the value or the error
 --- itself, or its `status`.
+---
+---     classify.status { 429, "5xx" }(outcome { status = 503 }) --> "retry"
+---     classify.status { 429, "5xx" }(outcome { status = 404 }) --> nil
+---
 ---@param statuses (integer|string)[]  { 429, "5xx" }
 ---@return neap.Classifier
 function classify.status(statuses)
@@ -102,6 +119,11 @@ local HTTP = { "method", "rules", "idempotent", "now", "dialect", "max" }
 --- As HTTP has it, for a response as a result or as an error: { status = 503, headers = … }, or a
 --- status alone. An x-should-retry decides; without one the rules for the status do. The hint is
 --- what retry-after-ms or Retry-After say. No opinion of what is no response, or is not worth it.
+---
+---     local answer = { status = 503, headers = { ["retry-after"] = "7" } }
+---     classify.http { method = "GET" }(outcome(answer))        --> "retry", 7
+---     classify.http { method = "POST" }(outcome(answer))       --> nil
+---
 ---@param options? table  of neap.headers: method, rules, idempotent; now, dialect, max
 ---@return neap.Classifier
 function classify.http(options)
@@ -125,6 +147,9 @@ function classify.http(options)
 end
 
 --- Try again when a failure's error, as text, has one of these patterns; no opinion otherwise.
+---
+---     classify.match("timed? ?out", "reset")(outcome(nil, "timed out"))   --> "retry"
+---
 ---@param ... string  patterns of Lua
 ---@return neap.Classifier
 function classify.match(...)
@@ -162,6 +187,10 @@ local function read_list(given, what, level)
 end
 
 --- Try again when any of them says so, with its hint; otherwise stop when any says that.
+---
+---     local opinions, busy = { classify.never, classify.status { 429 } }, outcome { status = 429 }
+---     classify.any(opinions)(busy)                             --> "retry"
+---
 ---@param list neap.Classifier[]
 ---@return neap.Classifier
 function classify.any(list)
@@ -179,6 +208,9 @@ end
 
 --- Try again when all of them say so, after the longest of their hints; otherwise stop when any
 --- says that.
+---
+---     classify.all(opinions)(busy)                             --> "stop"
+---
 ---@param list neap.Classifier[]
 ---@return neap.Classifier
 function classify.all(list)

@@ -6,7 +6,7 @@
 ---       provider = neap.provider "openai", budget = neap.budget { share = 0.2, within = "10s" },
 ---       usage = function (response) return { tokens = response.tokens } end,
 ---     }
----     local response, err = api:call(function (try) return post(url, try:remaining()) end,
+---     local answer, err = api:call(function (try) return post(url, try:remaining()) end,
 ---       { cost = { requests = 1, tokens = 1500 }, method = "POST", timeout = "1m" })
 ---
 --- Everything in it is optional, and nothing in it is new: it puts limits, outcomes, headers and
@@ -237,6 +237,13 @@ end
 --- Call `fn(try, permit, nth)` in its turn, and again as the retry has it. `try` is the state of
 --- the retry (`try.attempt`, `try:remaining()`, …; see neap.retry), `permit` what was granted for
 --- this very call, if there is a limit, and `nth` 0, or the number of a call that a hedge added.
+---
+---     local client = neap.client { breaker = neap.breaker(), retry = { backoff = "1s" } }
+---     client:call(function (try, permit, nth)
+---       if try.attempt == 0 then return { status = 503 } end
+---       return { status = 200 }
+---     end, { key = host, method = "GET", timeout = "30s" })   --> { status = 200 }
+---
 ---@param fn fun(try: neap.retry.State, permit: neap.Permit?, nth: integer): ...
 ---@param given? table
 ---   cost       for the limiter, as for acquire; keys, priority and flow may stand in it
@@ -274,6 +281,10 @@ function client:call(fn, given)
   })
 end
 
+--- Its name.
+---
+---     tostring(api)   --> "client"
+---
 ---@return string
 function client:__tostring() return self.name end
 

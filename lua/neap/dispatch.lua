@@ -1,7 +1,7 @@
 --- Dispatch: calls to one API that says 429 now and then, and how they go on after that.
 ---
 ---     local api = neap.dispatch { concurrency = 400, throttled_concurrency = 10 }
----     api:with(#body, function ()                -- waits for a place and for bytes
+---     local answer = api:with(#body, function ()   -- waits for a place and for bytes
 ---       local answer = post(url, body)
 ---       if answer.status == 429 then api:set_backoff(answer.retry_after) end
 ---       return answer
@@ -23,7 +23,7 @@
 --- come, first served; nobody polls. It is a limiter: it nests, has deadlines and a `why`, and a
 --- queue can stand before it (neap.queue). Nested, a call says `bytes`:
 ---
----     neap.hybrid({ api, "10/s" }):acquire { bytes = 1500, timeout = "5s" }
+---     neap.hybrid({ api, "10/s" }):acquire({ bytes = 1500, timeout = "5s" }):release()
 ---
 --- Bytes may be overdrawn by one call, however heavy; then nobody goes until that is paid off, who
 --- has no bytes to send among them (but for one who asks what contains it).
@@ -85,6 +85,10 @@ local function asked(self, verb, given, wait)
 end
 
 --- Let a call in, or not.
+---
+---     local permit, why, wait_s = api:try_acquire(#body)
+---     permit:release()
+---
 ---@param given? integer|table  bytes; or { bytes = … }
 ---@return neap.Permit? permit
 ---@return string? why
@@ -94,6 +98,10 @@ function dispatch:try_acquire(given)
   return held, why, wait_s
 end
 
+--- Answer as try_acquire would, and let nobody in.
+---
+---     api:peek { bytes = 5242881 }   --> true
+---
 ---@param given? integer|table
 ---@return true? granted
 ---@return string? why
@@ -105,8 +113,12 @@ end
 
 --- Wait until a call may go: for ever, or as long as the dispatch's own `timeout`, or the call's,
 --- says.
+---
+---     api:acquire({ bytes = #body, timeout = "2s" }):give "success"
+---
 ---@param given? integer|table  bytes; or { bytes = …, timeout = …, deadline = … }
----@param wait? number|string|table  a timeout, or { deadline = at }, if not in the table
+---@param wait? number|string|table  a timeout, seconds or "2s", or { deadline = at }, if not in the
+---table
 ---@return neap.Permit? permit
 ---@return string? why
 ---@return number? wait_s
@@ -117,6 +129,10 @@ function dispatch:acquire(given, wait)
   return held, why, wait_s
 end
 
+--- What stands in the way of a call, nil when nothing does.
+---
+---     api:why(#body)                 --> nil
+---
 ---@param given? integer|table
 ---@return neap.Reason?
 function dispatch:why(given)
@@ -126,6 +142,9 @@ function dispatch:why(given)
 end
 
 --- Wait until a call of so many bytes may go, call `fn(...)`, give back.
+---
+---     local answer = api:with({ bytes = #body, timeout = "30s" }, post, url, body)
+---
 ---@param given integer|table|nil  as for acquire
 ---@param fn function
 ---@param ... any
@@ -141,6 +160,9 @@ end
 
 --- It has had enough, for so long from now. A longer one that is on stays. Those in line are under
 --- it from now on.
+---
+---     api:set_backoff "5s"
+---
 ---@param duration number|string  seconds from 0: 0 begins the backoff_window
 function dispatch:set_backoff(duration)
   local ns = limiter.ns_of(duration, "set_backoff", 2)
@@ -152,10 +174,16 @@ function dispatch:set_backoff(duration)
 end
 
 --- Is it throttled, or still remembers that it was?
+---
+---     api:backoff_active()           --> true
+---
 ---@return boolean
 function dispatch:backoff_active() return self.recent:active() or self.window:active() end
 
 --- End it now: those in line go on as if there had been none.
+---
+---     api:clear_backoff()
+---
 function dispatch:clear_backoff()
   self.recent:clear()
   self.window:clear()
@@ -172,6 +200,10 @@ end
 ---@field timeout (number|string)?    of calls that do not say theirs
 ---@field waiting integer             calls in line
 
+--- How it stands now.
+---
+---     api:snapshot().bytes           --> { limit = 5242880, level = 5242880 }
+---
 ---@return neap.DispatchSnapshot
 function dispatch:snapshot()
   local active, waiting = self:backoff_active(), 0

@@ -1,7 +1,8 @@
 --- Words for what went wrong, and whether trying again makes sense.
 ---
+---     local api = neap.throttle "10/s"
 ---     local permit, why, wait_s = api:try_acquire()
----     if not permit and neap.errors.of(why).retryable then neap.sleep(wait_s or 1) … end
+---     if not permit and neap.errors.of(why).retryable then neap.sleep(wait_s or 1) end
 ---
 --- This is the one place that says what the words mean: README shows this list, and a spec sees to
 --- it that no verb answers a word that is not in here. Whatever the word, an answer is one of three
@@ -56,6 +57,9 @@ kind("config", "stop", 500, "what was configured cannot work")
 kind("error", "stop", 500, "anything else")
 
 --- What a word means; "error" for one that is none of these.
+---
+---     neap.errors.of "cost"   --> { retryable = false, status = 400, means = "more than …" }
+---
 ---@param word string?
 ---@return neap.ErrorKind
 function errors.of(word) return errors.kinds[word] or errors.kinds.error end
@@ -68,7 +72,11 @@ local FOR_GOOD = { cost = true, closed = true }
 ---@field after number?  retry: seconds; nil when no clock can tell
 ---@field why string?
 
---- What a verb answered, as a value: `neap.errors.decision(api:peek(5))`.
+--- What a verb answered, as a value.
+---
+---     neap.errors.decision(api:peek(5))        --> { decision = "granted", granted = true }
+---     neap.errors.decision(api:peek(11)).why   --> "cost"
+---
 ---@param ok any
 ---@param why string?
 ---@param wait_s number?

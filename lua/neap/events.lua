@@ -1,10 +1,12 @@
 --- Events: what happens to limiters, told to whoever wants to know.
 ---
+---     local api, heard = neap.throttle "1/s", {}
 ---     local stop = neap.events.tap(function (event)
----       print(event.limiter, event.why, event.wait)
+---       heard[#heard + 1] = event.kind .. " " .. event.why .. " " .. event.wait
 ---     end, { "refused", "timeout" })
----     …
+---     print(api:try_acquire() ~= nil, api:try_acquire())   --> true, nil, "rate", 1
 ---     stop()
+---     print(heard)                                         --> { "refused rate 1" }
 ---
 --- An event is a table with its `kind`, `at` (seconds, as neap.now() has it) and, when it is about
 --- a limiter, its name (`limiter`) and number (`id`: two of one name stay apart). And by kind:
@@ -59,6 +61,7 @@ events.wanted = {}
 local hooks = {}
 
 --- Call `fn(true)` when the first tap is set, and `fn(false)` when the last one is gone.
+---@package
 ---@param fn fun(listening: boolean)
 function events.on_change(fn) hooks[#hooks + 1] = fn end
 
@@ -94,6 +97,7 @@ local function tell(event)
 end
 
 --- Tell what waited for a better moment.
+---@package
 function events.flush()
   while pending[1] do
     local late = pending
@@ -109,6 +113,7 @@ local function named(fields, kind, limiter)
 end
 
 --- An event about a limiter, if somebody listens.
+---@package
 ---@param kind string
 ---@param limiter neap.Limiter
 ---@param fields table   becomes the event
@@ -124,9 +129,11 @@ function events.about(kind, limiter, fields)
 end
 
 --- A finalizer begins: what it is about is told with the next event after its end.
+---@package
 function events.hold() held = held + 1 end
 
 --- And ends.
+---@package
 function events.go_on() held = held - 1 end
 
 -- ---- for users --------------------------------------------------------------------------------
@@ -151,6 +158,9 @@ local function read_kinds(kinds, level)
 end
 
 --- Be told.
+---
+---     local stop_all = neap.events.tap(function (event) heard[#heard + 1] = event end)
+---
 ---@param fn fun(event: table)  the table is the same for all taps
 ---@param kinds? string[]       all kinds unless told
 ---@return fun() stop
@@ -187,6 +197,10 @@ local function with(fields, kind, more)
 end
 
 --- Tell of something of one's own.
+---
+---     neap.events.emit("http.start", { host = host })
+---     print(heard[2])   --> { kind = "http.start", at = 0, host = "api.example.com" }
+---
 ---@param kind string    with a dot in it
 ---@param fields? table  copied
 function events.emit(kind, fields)
@@ -211,6 +225,10 @@ end
 
 --- Call `fn(...)` and tell how long it took: kind .. ".stop" with `duration`; or, when it raised,
 --- kind .. ".exception" with `error`, too, and the error goes on unchanged.
+---
+---     neap.events.measure("http.call", { time_unit = "second" }, fetch, url)
+---     print(heard[3].kind, heard[3].duration)              --> "http.call.stop", 0.05
+---
 ---@param kind string    with a dot in it
 ---@param fields? table  of the event; time_unit: "nanosecond", "microsecond" (unless told),
 ---  "millisecond" or "second"

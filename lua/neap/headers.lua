@@ -1,5 +1,7 @@
 --- Headers: what a server's answer says about when to call again.
 ---
+---     local headers, backoff, attempt = neap.headers, neap.backoff(), 0
+---     local answer = { status = 503, headers = { ["Retry-After"] = "120" } }
 ---     local wait_s = headers.delay(answer.headers, { max = 300 }) or backoff:delay(attempt)
 ---     if headers.should_retry(answer, { method = "GET" }) then neap.sleep(wait_s) end
 ---
@@ -48,6 +50,9 @@ local function add(lines, value)
 end
 
 --- All values of a field, in order.
+---
+---     headers.all({ { "Via", "a" }, { "via", "b" } }, "Via")    --> { "a", "b" }
+---
 ---@param fields any    headers
 ---@param name string   in any case
 ---@return string[]
@@ -74,6 +79,9 @@ function headers.all(fields, name)
 end
 
 --- The first value of a field.
+---
+---     headers.get(answer.headers, "retry-after")                --> "120"
+---
 ---@param fields any
 ---@param name string  in any case
 ---@return string?
@@ -94,6 +102,10 @@ local function number(text) return text and (tonumber(text) or 0) end
 local yes_or_no = blank * (P "true" * Cc(true) + P "false" * Cc(false)) * blank * -P(1)
 
 --- A whole number from 0 to 2^64 - 1 and nothing else; above 2^53 the nearest that Lua has.
+---
+---     headers.count "120"                                       --> 120
+---     headers.count "-1"                                        --> nil
+---
 ---@param text string
 ---@return number?
 function headers.count(text)
@@ -124,15 +136,18 @@ local function check_options(options, level)
   return options
 end
 
---- Seconds since 1970.
----@param now number|fun(): number|nil  the system's clock unless told
+--- Seconds since 1970: a number as it is, what a function tells, or the system's clock.
+---
+---     headers.time_of_day(function () return 784111770 end)     --> 784111770
+---
+---@param now number|fun(): number|nil  seconds since 1970
 ---@return number
-local function time_of_day(now)
+function headers.time_of_day(now)
   if type(now) == "function" then now = now() end
   return now or os.time()
 end
 
-headers.time_of_day = time_of_day
+local time_of_day = headers.time_of_day
 
 local function first_text(value)
   if type(value) == "table" then value = value[1] end
@@ -150,6 +165,11 @@ local function read_retry_after(text, options)
 end
 
 --- What a Retry-After says.
+---
+---     headers.retry_after("Sun, 06 Nov 1994 08:49:37 GMT", { now = 784111770 })   --> 7
+---     headers.retry_after("120s")                               --> nil
+---     headers.retry_after("120s", { dialect = "lenient" })      --> 120
+---
 ---@param value any  the field's value; of several the first
 ---@param options? { now: (number|fun(): number)?, dialect: "strict"|"lenient"|nil, max: number? }
 ---  now: seconds since 1970, or a function that tells them; max: seconds it is cut to
@@ -162,6 +182,9 @@ function headers.retry_after(value, options)
 end
 
 --- What a retry-after-ms says: a number of milliseconds, of which a fraction is cut off.
+---
+---     headers.retry_after_ms "1500.7"                           --> 1.5
+---
 ---@param value any
 ---@return number? seconds
 function headers.retry_after_ms(value)
@@ -171,6 +194,9 @@ function headers.retry_after_ms(value)
 end
 
 --- What an x-should-retry says.
+---
+---     headers.says_retry "False"                                --> false
+---
 ---@param value any
 ---@return boolean?  nil: neither true nor false
 function headers.says_retry(value)
@@ -179,6 +205,10 @@ function headers.says_retry(value)
 end
 
 --- How long headers say to wait: retry-after-ms before Retry-After, and the first that can be read.
+---
+---     headers.delay({ ["retry-after-ms"] = "250", ["retry-after"] = "1" })   --> 0.25
+---     headers.delay({}, { default = 5 })                        --> 5
+---
 ---@param fields any
 ---@param options? { now: (number|fun(): number)?, dialect: "strict"|"lenient"|nil, max: number?,
 ---  default: number? }  default: the answer when they do not say, nil unless told
@@ -196,6 +226,11 @@ end
 local every_method, default
 
 --- Is a call worth a repetition? An x-should-retry decides; without one the rules do.
+---
+---     headers.should_retry(503)                                 --> true
+---     headers.should_retry(503, { method = "POST" })            --> false
+---     headers.should_retry({ status = 400, headers = { ["x-should-retry"] = "true" } })   --> true
+---
 ---@param response any  { status = 503, headers = … }, or a status alone; of anything else: no
 ---@param options? { method: string?, rules: neap.Rules?, idempotent: boolean? }
 ---  rules: the "idempotent" ones when there is a method, and "every_method" when there is none;

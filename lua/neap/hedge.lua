@@ -1,7 +1,8 @@
 --- Hedging: a second call when the first is slow, and whichever succeeds first is the answer.
 ---
----     local hedge = neap.hedge { after = "50ms", most = 2, budget = budget }
----     local body, err = hedge:run(function (try) return fetch(servers[try.attempt + 1]) end)
+---     local servers = { "https://mirror.example.com", url }   -- the first is slow today
+---     local hedge = neap.hedge { after = "50ms", most = 2 }
+---     local answer, err = hedge:run(function (try) return fetch(servers[try.attempt + 1]) end)
 ---
 ---     0        50 ms     70                           the first success wins; the others are
 ---     |--- 1 ---|---------|- - cancelled              cancelled, and give their permits back
@@ -252,9 +253,13 @@ local function refusal(why)
 end
 
 --- Run them, for whoever wants to know more than what the answer was.
+---
+---     local outcome = hedge:race(function (try) return fetch(servers[try.attempt + 1]) end)
+---     print(outcome.ok, outcome.attempt)   --> true, 1
+---
 ---@param fn function
 ---@param given? table   as for run
----@param level? integer
+---@param level? integer  whose mistake a wrong argument is, as for error()
 ---@return neap.Outcome  refused: it is no call's own, but why there was none, or no answer in time
 function hedge:race(fn, given, level)
   level = (level or 1) + 1
@@ -297,6 +302,9 @@ end
 
 --- Call `fn(try, permit)`, and again while it has not answered: `try.attempt` is 0 for the first,
 --- and `try.deadline` is for limiters. The permit is what the limiter granted for this call.
+---
+---     hedge:run(function () return fetch(servers[1]) end, { timeout = 0.9 })   --> nil, "timeout"
+---
 ---@param fn fun(try: neap.hedge.Try, permit: neap.Permit?): ...
 ---@param given? table
 ---   after, most, classify, limiter   instead of the hedge's own

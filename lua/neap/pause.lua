@@ -2,7 +2,8 @@
 ---
 ---     local pause = neap.pause()
 ---     local api = neap.hybrid { "10/s", pause }
----     pause:extend(retry_after)      -- everything in line waits at least that long
+---     pause:extend "30s"                 -- everything in line waits at least that long
+---     api:try_acquire()                  --> nil, "pause", 30
 local ffi = require "ffi"
 local C = require "neap.engine"
 local limiter = require "neap.limiter"
@@ -16,6 +17,9 @@ local leaf_t = ffi.typeof "struct neap_limiter"
 local pause = limiter.class()
 
 --- Nobody leaves for so long from now. A longer pause that is on stays.
+---
+---     pause:extend(10)                   --> 30
+---
 ---@param duration number|string  seconds, or "1m30s"; math.huge: until clear
 ---@return number  seconds the pause now lasts
 function pause:extend(duration)
@@ -29,6 +33,9 @@ function pause:extend(duration)
 end
 
 --- End it now. Those in line may go.
+---
+---     pause:clear()
+---
 function pause:clear()
   local now, rt = limiter.present()
   C.neap_pause_clear(self.leaf.as.pause)
@@ -36,6 +43,9 @@ function pause:clear()
 end
 
 --- Seconds it still lasts; 0 when there is none.
+---
+---     pause:left()                       --> 0
+---
 ---@return number
 function pause:left()
   local now = limiter.present()
@@ -44,6 +54,9 @@ function pause:left()
 end
 
 --- Is it on?
+---
+---     pause:active()                     --> false
+---
 ---@return boolean
 function pause:active() return self:left() > 0 end
 

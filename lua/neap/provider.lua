@@ -2,13 +2,14 @@
 ---
 ---     local openai = neap.provider "openai"
 ---     local llm = neap.multi { requests = "500/min", tokens = "30k/min" }
----     …
----     openai:sync(llm, answer.headers)
+---     local fields = { ["x-ratelimit-remaining-requests"] = "42",
+---       ["x-ratelimit-reset-requests"] = "7.66s", ["retry-after"] = "2" }
+---     openai:sync(llm, fields)          -- as they came with an answer
 ---
 --- A profile says which headers mean what: openai, anthropic, github, stripe, aws, rfc, ietf, or
 --- one of yours (see neap.provider.profiles):
 ---
----     neap.provider {
+---     local own = neap.provider {
 ---       requests = { limit = "X-Quota", remaining = "X-Left", reset = "X-Again",
 ---                    reset_format = "unix_ms" },
 ---       retry_after = "X-Wait",
@@ -17,7 +18,9 @@
 --- Whatever it is, what it reads has one shape, a window for each dimension that was told of, and
 --- nil for what was not:
 ---
----     { requests = { limit = 500, remaining = 42, reset_s = 7.66 }, retry_after_s = 2 }
+---     local seen = openai:parse(fields)
+---     print(seen.requests)              --> { remaining = 42, reset_s = 7.66 }
+---     print(seen.retry_after_s)         --> 2
 ---
 --- A limiter is synchronised dimension by dimension, by name. The rules:
 ---
@@ -78,6 +81,9 @@ local function read_window(fields, dimension, now)
 end
 
 --- What headers say. Never raises an error about them.
+---
+---     own:parse { ["X-Left"] = "7", ["X-Wait"] = "soon" }   --> { requests = { remaining = 7 } }
+---
 ---@param fields any  headers, as neap.headers takes them
 ---@param now? number|fun(): number  seconds since 1970; the system's clock unless told
 ---@return table  neap.Reported under their names, and retry_after_s
@@ -166,6 +172,11 @@ local function check(what, value, level)
 end
 
 --- Have a limiter go by what was read.
+---
+---     local calls = neap.multi { calls = "100/min" }
+---     openai:apply(calls, { requests = { remaining = 42 } }, { names = { requests = "calls" } })
+---     calls:available "calls"           --> 42
+---
 ---@param given neap.Limiter  a throttle, multi, hybrid, layered; what is in others goes with them
 ---@param seen table          as parse gives it
 ---@param options? { names: table<string, string>?, most: number? }  names: the limiter's dimension
@@ -200,6 +211,9 @@ function provider:apply(given, seen, options)
 end
 
 --- Read headers, and have a limiter go by them.
+---
+---     own:sync(neap.throttle "500/min", { ["X-Left"] = "7" })   --> { requests = 493 }, { … }
+---
 ---@param given neap.Limiter
 ---@param fields any
 ---@param options? { now: (number|fun(): number)?, names: table<string, string>?, most: number? }

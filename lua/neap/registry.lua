@@ -80,6 +80,7 @@ end
 -- ---- for the kinds ----------------------------------------------------------------------------
 
 --- The one of a name, nil when there is no room for it.
+---@package
 ---@param name any
 ---@param options table?
 ---@param verb string
@@ -100,6 +101,7 @@ function registry:find(name, options, verb, level)
 end
 
 --- The one of a name, if somebody has asked for it.
+---@package
 ---@return any?
 function registry:known(name, verb, level)
   check(name, verb, level + 1)
@@ -109,6 +111,10 @@ end
 -- ---- verbs ------------------------------------------------------------------------------------
 
 --- The one of a name. Its options count when it is made; later ones are not looked at.
+---
+---     local breakers = neap.breakers { most = 1000 }
+---     breakers:of(host, { failures = 3 }) == breakers:of(host)   --> true
+---
 ---@param name any
 ---@param options? table  as for the constructor, when it is made
 ---@return any? one
@@ -120,6 +126,9 @@ function registry:of(name, options)
 end
 
 --- Forget it, whatever it says: the next one of that name is new. Who has it keeps it.
+---
+---     breakers:delete(host)
+---
 ---@param name any
 function registry:delete(name)
   check(name, "delete", 2)
@@ -128,6 +137,11 @@ function registry:delete(name)
 end
 
 --- The names of those that are kept, in order.
+---
+---     breakers:of "b"
+---     breakers:of "a"
+---     breakers:list()   --> { "a", "b" }
+---
 ---@return any[]
 function registry:list()
   local list = {}
@@ -137,6 +151,7 @@ function registry:list()
 end
 
 --- A kind of registry: a table of methods that starts with these.
+---@package
 ---@return table
 function registry.class()
   local class = {}
@@ -146,6 +161,7 @@ function registry.class()
 end
 
 --- What makes registries of a class.
+---@package
 ---@param class table
 ---@param what string                      for messages
 ---@param make fun(options: table): any

@@ -1,7 +1,7 @@
 --- Retry: call again what failed, as often and for as long as makes sense.
 ---
 ---     local retry = neap.retry { backoff = "200ms x2 cap 20s jitter full", max_attempts = 5 }
----     local body, err = retry:run(function (try) return fetch(url, try:remaining()) end)
+---     local answer, err = retry:run(function (try) return fetch(url, try:remaining()) end)
 ---
 --- A call that answers nil or false and an error has failed, and so has one that raises an error.
 --- A classifier says what to do about it (neap.classify); unless told, every failure is tried again
@@ -159,6 +159,10 @@ local function read_limits(self, options, level)
   self.limiter = wrapped and hybrid(places and { places, given } or { given }) or places or given
 end
 
+--- For other constructors.
+---@package
+---@param options table?
+---@param level integer  whose mistake it is, as for error()
 ---@return neap.Retry
 local function make(options, level)
   if options == nil then options = {} end
@@ -221,18 +225,25 @@ local function read_run(given, level)
 end
 
 --- A run that is about to begin: for whoever goes by steps (neap.retry.state).
+---
+---     local try = neap.retry({ backoff = "1s x2" }):begin()
+---
 ---@param given? neap.Classifier|table  classify, timeout, deadline, fields
----@param now? number|ffi.cdata*        the host's clock, when it is another one
+---@param now? number|ffi.cdata*        the host's clock, in seconds, when it is another one
 ---@return neap.retry.State
 function retry:begin(given, now)
   local made = state.new(self, read_run(given, 2), now, 2)
   return made
 end
 
---- A call has ended: see neap.retry.state.
+--- A call has ended: when to make the next one, or why not. See neap.retry.state.
+---
+---     retry:step(try, neap.retry.outcome(nil, "refused"))   --> 1
+---     retry:step(try, neap.retry.outcome "hello")           --> nil, "success"
+---
 ---@param try neap.retry.State
----@param outcome neap.Outcome
----@param now? number|ffi.cdata*
+---@param outcome neap.Outcome  of neap.retry.outcome(results…) or neap.retry.raised(err, trace)
+---@param now? number|ffi.cdata*  seconds, as for begin
 ---@return number? delay_s
 ---@return string? why
 function retry:step(try, outcome, now)
@@ -285,6 +296,12 @@ local function seconds_since(began) return tonumber(current().now_ns() - began) 
 
 --- Call `fn(try, permit)` until it succeeds, or until it makes no sense any more. The permit is
 --- what the limiter granted, to be settled; who gives it back says how the call ended.
+---
+---     retry:run(function (try)
+---       if try.attempt < 2 then return nil, "refused" end
+---       return "hello"
+---     end, { timeout = "1m" })   --> "hello"
+---
 ---@param fn fun(try: neap.retry.State, permit: neap.Permit?): ...
 ---@param given? neap.Classifier|table  a classifier; or a table of
 ---   classify, limiter   instead of the retry's own

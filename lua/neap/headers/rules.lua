@@ -1,5 +1,6 @@
 --- Rules: after which status a request is worth repeating, by its method.
 ---
+---     local headers = neap.headers
 ---     local notion = headers.rules { all = { 429 }, get = { 500, 503 }, delete = { 500, 503 } }
 ---     notion:retryable(503, "GET")    --> true
 ---     notion:retryable(503, "POST")   --> false
@@ -29,6 +30,9 @@ local rules = {}
 rules.__index = rules
 
 --- Is a status worth a repetition?
+---
+---     headers.rules("idempotent"):retryable(500, "PUT")   --> true
+---
 ---@param status any    what is no whole number is not
 ---@param method any    in any case; one without a rule has those of `all`
 ---@return boolean

@@ -1,8 +1,9 @@
 --- Structured fields (RFC 9651, which takes the place of RFC 8941): headers that are items, lists
 --- or dictionaries of typed values.
 ---
----     structured.list '"burst";q=100;w=60, "daily";q=1000'
----     --> { { type = "string", value = "burst", params = { "q", "w", q = …, w = … } }, … }
+---     local structured = neap.headers.structured
+---     local policies = structured.list '"burst";q=100;w=60, "daily";q=1000'
+---     policies[2]   --> { type = "string", value = "daily", params = { "q", q = { … } } }
 ---
 --- Each value says its type, because Lua cannot: a token is no string and 1.0 is no integer.
 ---
@@ -187,6 +188,11 @@ local function reader(kind)
 end
 
 --- Each takes a text and gives a value, or nil, what is wrong, and at which byte.
+---
+---     structured.item "4.5"               --> { type = "decimal", value = 4.5, params = {} }
+---     structured.dictionary("u=1, b").u.value        --> 1
+---     structured.item "4.5.6"             --> nil, "not a structured item: …", 4
+---
 structured.item = reader "item"              ---@type fun(text: string): neap.StructuredItem?
 structured.list = reader "list"              ---@type fun(text: string): neap.StructuredItem[]?
 structured.dictionary = reader "dictionary"  ---@type fun(text: string): table?
@@ -309,6 +315,10 @@ end
 
 --- Write a value in its canonical form. What the RFC cannot say is a mistake: an integer of 16
 --- digits, a token with a blank in it.
+---
+---     structured.format("list", policies)            --> '"burst";q=100;w=60, "daily";q=1000'
+---     structured.format("item", { type = "date", value = 1659578233 })   --> "@1659578233"
+---
 ---@param kind "item"|"list"|"dictionary"
 ---@param value table  as the reader of that kind gives it; `params` may be missing
 ---@return string  empty for an empty list or dictionary: then no field is to be sent

@@ -3,6 +3,9 @@
 --- A call that answers nil or false and an error has failed, and so has one that answers false
 --- alone, or raises an error. Everything else is a success, nothing at all included. One that has
 --- made an outcome already (of others that it called) answers that, and it is taken as it is.
+---
+---     local outcome = neap.retry.outcome(nil, { status = 503 })
+---     print(outcome.ok, outcome.value, outcome.err)   --> false, nil, { status = 503 }
 local error, getmetatable, select = error, getmetatable, select
 local setmetatable, tostring = setmetatable, tostring
 local type, unpack, xpcall = type, unpack, xpcall
@@ -28,7 +31,11 @@ local exception = {}
 exception.__index = exception
 exception.__tostring = function (self) return self.trace end
 
---- How a call ended that answered this.
+--- How a call ended that answered this: neap.retry.outcome.
+---
+---     neap.retry.outcome().ok        --> true
+---     neap.retry.outcome(false).ok   --> false
+---
 ---@param ... any
 ---@return neap.Outcome
 function outcome.of(...)
@@ -38,7 +45,11 @@ function outcome.of(...)
     count = select("#", ...), ... }, outcome)
 end
 
---- How a call ended that raised this.
+--- How a call ended that raised this: neap.retry.raised.
+---
+---     local failed = neap.retry.raised "out of reach"
+---     print(failed.ok, failed.err, failed.raised)     --> false, "out of reach", true
+---
 ---@param value any
 ---@param trace? string
 ---@return neap.Outcome
@@ -61,12 +72,17 @@ local function caught(ok, ...)
 end
 
 --- Call a function, and tell how it ended.
+---@package
 ---@param fn function
 ---@param ... any
 ---@return neap.Outcome
 function outcome.call(fn, ...) return caught(xpcall(fn, with_trace, ...)) end
 
 --- What `fn` answered, or its error raised again, unchanged; as a value it is nil and an exception.
+---
+---     outcome:unpack()               --> nil, { status = 503 }
+---     pcall(failed.unpack, failed)   --> false, "out of reach"
+---
 ---@param as_value boolean?
 ---@return any ...
 function outcome:unpack(as_value)
@@ -76,6 +92,9 @@ function outcome:unpack(as_value)
 end
 
 --- A field of what came back, whether as a result or as an error.
+---
+---     outcome:field "status"         --> 503
+---
 ---@param name string
 ---@return any
 function outcome:field(name)

@@ -2,12 +2,13 @@
 ---
 --- Whoever runs calls by himself goes by steps; nothing here waits:
 ---
----     local state = retry:begin()
+---     local retry = neap.retry { backoff = "1s x2", max_elapsed = "20s" }
+---     local try = retry:begin()
 ---     while true do
 ---       local outcome = neap.retry.outcome(fetch(url))        -- or neap.retry.raised(err, trace)
----       local delay, why = retry:step(state, outcome)
+---       local delay, why = retry:step(try, outcome)
 ---       if not delay then break end                           -- why: see below
----       my_loop_sleeps(delay)
+---       neap.sleep(delay)                                     -- or as the host's own loop does it
 ---     end
 ---
 --- Limits are looked at before a wait, not after: who could not call again in time is told at once.
@@ -55,6 +56,8 @@ local function at_ns(now, level)
   return rounds.ns(now, level + 1)
 end
 
+--- What retry:begin makes.
+---@package
 ---@param policy neap.Retry
 ---@param given table?  timeout, deadline, classify, fields
 ---@param now any
@@ -73,11 +76,23 @@ function state.new(policy, given, now, level)
 end
 
 --- It got somewhere: the progress timeout begins anew. For the call itself.
----@param now? number|ffi.cdata*
+---
+---     local slow = neap.retry { backoff = "8s", progress_timeout = "10s" }
+---     slow:run(function (try)
+---       if try.attempt < 3 then try:progress() end   -- else it would be over after the first wait
+---       return nil, "broken off"
+---     end)   --> nil, "progress_timeout", "broken off"
+---
+---@param now? number|ffi.cdata*  the host's clock, in seconds, when it is another one
 function state:progress(now) self.progressed = at_ns(now, 2) end
 
 --- Seconds until the deadline, for a call's own timeout; math.huge when there is none.
----@param now? number|ffi.cdata*
+---
+---     local first = slow:begin { timeout = "50s" }
+---     neap.sleep "11s"
+---     first:remaining()                                --> 39
+---
+---@param now? number|ffi.cdata*  seconds, as for progress
 ---@return number
 function state:remaining(now)
   if self.deadline == NEVER then return math.huge end
@@ -85,7 +100,10 @@ function state:remaining(now)
 end
 
 --- Seconds since it began.
----@param now? number|ffi.cdata*
+---
+---     first:elapsed()                                  --> 11
+---
+---@param now? number|ffi.cdata*  seconds, as for progress
 ---@return number
 function state:elapsed(now) return tonumber(at_ns(now, 2) - self.began) / 1e9 end
 
@@ -104,7 +122,10 @@ local function broken(self, attempt, at)
 end
 
 --- Has it not got anywhere for longer than the progress timeout? Never during the first call.
----@param now? number|ffi.cdata*
+---
+---     first:stalled()                                  --> false
+---
+---@param now? number|ffi.cdata*  seconds, as for progress
 ---@return boolean
 function state:stalled(now)
   local timeout = self.policy.progress_timeout
@@ -112,16 +133,22 @@ function state:stalled(now)
 end
 
 --- What a call now would break, nil when it may go. It may have been woken late.
----@param now? number|ffi.cdata*
+---
+---     first:late()                                     --> "progress_timeout"
+---
+---@param now? number|ffi.cdata*  seconds, as for progress
 ---@return "progress_timeout"|"max_elapsed"|"timeout"|nil
 function state:late(now) return broken(self, self.attempt, at_ns(now, 2)) end
 
 -- ---- steps ------------------------------------------------------------------------------------
 
 --- What the classifier says about an outcome; it is asked once.
+---
+---     try:judge(neap.retry.outcome(nil, "refused"))    --> "retry"
+---
 ---@param outcome neap.Outcome
 ---@return "retry"|"stop"|nil
----@return number? hint
+---@return number? hint  seconds
 function state:judge(outcome)
   if not outcome.judged then
     outcome.judged = true
@@ -150,8 +177,11 @@ local function account(self, outcome, verdict)
 end
 
 --- A call has ended: what now?
+---
+---     retry:begin():step(neap.retry.outcome(nil, "refused"))   --> 1
+---
 ---@param outcome neap.Outcome
----@param now? number|ffi.cdata*
+---@param now? number|ffi.cdata*  seconds, as for progress
 ---@return number? delay_s  until the next call; state.attempt is its number then
 ---@return string? why      "success"; "stop", by the classifier; "max_attempts"; "max_elapsed",
 ---"timeout" (the deadline), "progress_timeout": the next call would come too late; "budget";
