@@ -168,7 +168,14 @@ end
 
 --- What examples find around them, besides neap and Lua's own.
 local function world()
+  local asked = 0
+  --- A job that is done when it is asked for the third time.
+  local function fetch_job()
+    asked = asked + 1
+    return { done = asked > 2, state = "queued", report = "hello" }
+  end
   return setmetatable({
+    fetch_job = fetch_job, id = 7, step = function () return "retry", "queued" end,
     neap = neap, fetch = fetch, post = fetch, print = function (...) return ... end,
     host = "api.example.com", url = "https://api.example.com/v1",
     mirrors = { "https://mirror.example.com/v1", "https://api.example.com/v1" },

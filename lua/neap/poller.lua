@@ -7,6 +7,7 @@
 ---       if not job.done then return "retry", job.state end         -- not yet
 ---       return job.report                                          -- anything else: done
 ---     end)
+---     print(report, neap.now())                                    --> "hello", 1.25
 ---
 --- A step that answers the word "retry" is called again, after the back-off's delay. It may say
 --- why, and when, in the order in which refusals do (nil, why, wait_s):
@@ -249,6 +250,10 @@ local function poll(self, rt, fn, try)
 end
 
 --- Call `fn(try)` until it answers something else than "retry", or it makes no sense any more.
+---
+---     local function step() return "retry", "queued" end
+---     poller:run(step, { timeout = "2s" })   --> nil, "timeout", "queued"
+---
 ---@param fn fun(try: neap.poller.Try): ...
 ---@param given? table
 ---   timeout    of all steps and the pauses between them, instead of the poller's own: seconds, or
@@ -274,6 +279,9 @@ background.__index = background
 local function pack(...) return { n = select("#", ...), ... } end
 
 --- The same as run, as a task. It begins when its caller waits, and its time now.
+---
+---     local polling = poller:start(step)
+---
 ---@param fn fun(try: neap.poller.Try): ...
 ---@param given? table  as for run
 ---@return neap.Poll
@@ -285,6 +293,9 @@ function poller:start(fn, given)
 end
 
 --- Wait for its end. When that takes longer than the timeout it is cancelled.
+---
+---     polling:await "10s"                    --> nil, "timeout"
+---
 ---@param timeout? number|string  seconds, or "5s"; for ever unless told
 ---@return any ...  as run; nil, "timeout"; nil, "cancelled" also when the one who waits was
 ---cancelled, and then it goes on
@@ -301,10 +312,18 @@ function background:await(timeout)
 end
 
 --- End it, and the step that it is in: it answers nil, "cancelled".
+---
+---     local other = poller:start(step)
+---     other:cancel()                         --> true
+---     other:await()                          --> nil, "cancelled"
+---
 ---@return boolean cancelled  false when it has ended already
 function background:cancel() return self.task:cancel() end
 
 --- Has it ended?
+---
+---     other:ended()                          --> true
+---
 ---@return boolean
 function background:ended() return self.task.ended or false end
 
