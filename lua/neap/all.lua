@@ -33,6 +33,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field learner neap.Adaptive?  it is to hear in Lua how calls end
 ---@field dispatch neap.Dispatch?  whose part it is, and who hears what a server says
 ---@field of ffi.cdata*?       struct neap_limiter: what a conditional leaf is of
+---@field pause neap.Pause?        whom to tell how long it lasts
 ---@field breaker neap.Breaker?    whose state may change when it is asked, or hears how calls end
 ---@field index integer?       of its cost, once it is built into a list of terms
 

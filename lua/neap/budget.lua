@@ -15,6 +15,7 @@ local C = require "neap.engine"
 local grammar = require "neap.grammar"
 local limiter = require "neap.limiter"
 local runtime = require "neap.runtime"
+local stats = require "neap.stats"
 
 local error, getmetatable, ipairs, pairs = error, getmetatable, ipairs, pairs
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
@@ -44,6 +45,7 @@ local PRESETS = {
 ---@field failure number      what a failure takes
 ---@field reward number       what a success brings
 ---@field refund boolean      or what the last retry had cost
+---@field refused integer     attempts that it did not let begin, ever
 local budget = {}
 budget.__index = budget
 
@@ -139,7 +141,9 @@ function budget:take(outcome)
     cost = self.timeout
   end
   local goes = C.neap_budget_take(self.state, thousandths(cost), current().now_ns())
-  return goes == 1 and cost or nil
+  if goes == 1 then return cost end
+  self.refused = self.refused + 1
+  return nil
 end
 
 --- A call succeeded.
@@ -213,7 +217,7 @@ local function make(options, level)
       level + 1)
   end
   options = read_options(options, level + 1)
-  local self = { state = budget_t() }
+  local self = { state = budget_t(), refused = 0 }
   begin(self.state, options, level + 1)
   self.cost = number(options, "cost", self.state.rule == C.NEAP_TOKENS and 1 or 0, level + 1)
   self.throttled = number(options, "throttled", self.cost, level + 1)
@@ -224,7 +228,7 @@ local function make(options, level)
     refuse("refund: true or false expected, got " .. tostring(options.refund), level + 1)
   end
   self.refund = options.refund or false
-  return setmetatable(self, budget)
+  return setmetatable(stats.join("budget", self), budget)
 end
 
 return setmetatable(module, {

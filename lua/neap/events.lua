@@ -20,8 +20,12 @@
 ---     reconfigured       from, to, mode         closed
 ---     evicted            count, of keys that made room for others
 ---     breaker, adaptive  from, to: its state, its limit
+---     pause              from, to: seconds that it lasts, 0 for none; it was extended or cleared,
+---                        a back-off window, too
 ---
---- Others may be told, too (`emit`, `measure`); their kinds have a dot: "http.stop".
+--- Others may be told, too (`emit`, `measure`, `timer`); their kinds have a dot: "http.stop". So
+--- have those of neap.retry and neap.hedge: "retry.retry". A tap may name several kinds at once,
+--- as in { "retry.*", "*.stop" }: `*` stands for any characters, dots, too.
 ---
 --- While nobody listens nothing is built, and limiters run the code they run without this module. A
 --- tap is called in the middle of the call that it is about, when that is decided. So it must not
@@ -31,13 +35,15 @@ local notation = require "neap.notation"
 local runtime = require "neap.runtime"
 
 local error, ipairs, pairs, pcall = error, ipairs, pairs, pcall
-local tonumber, tostring, type, xpcall = tonumber, tostring, type, xpcall
+local select, tonumber, tostring, type, xpcall = select, tonumber, tostring, type, xpcall
 local traceback = debug.traceback
 local current = runtime.current
 
 local KINDS = { "granted", "refused", "waiting", "timeout", "cancelled", "leaked", "settled",
-  "reconfigured", "closed", "evicted", "breaker", "adaptive", "overflow" }
+  "reconfigured", "closed", "evicted", "breaker", "adaptive", "overflow", "pause" }
 local UNITS = { nanosecond = 1, microsecond = 1e3, millisecond = 1e6, second = 1e9 }
+
+local MEMO = 1024   -- kinds whose hearers are remembered; with more it begins anew
 
 local is_kind = {}
 for _, kind in ipairs(KINDS) do is_kind[kind] = true end
@@ -47,6 +53,7 @@ local events = {}
 ---@class neap.Tap
 ---@field fn fun(event: table)
 ---@field kinds table<string, true>?  nil: all
+---@field patterns string[]  of Lua's, for more kinds
 ---@field busy boolean?     it is running
 ---@field over boolean?
 
@@ -65,14 +72,35 @@ local hooks = {}
 ---@param fn fun(listening: boolean)
 function events.on_change(fn) hooks[#hooks + 1] = fn end
 
+local function wants(tap, kind)
+  if not tap.kinds or tap.kinds[kind] then return true end
+  for _, pattern in ipairs(tap.patterns) do
+    if kind:find(pattern) then return true end
+  end
+  return false
+end
+
+local hearers, remembered = {}, 0   -- lists of taps by kind, never changed in place
+
+--- The taps that want a kind, in order.
+---@return neap.Tap[]
+local function hearers_of(kind)
+  local list = hearers[kind]
+  if list then return list end
+  if remembered >= MEMO then hearers, remembered = {}, 0 end
+  list = {}
+  for _, tap in ipairs(taps) do
+    if wants(tap, kind) then list[#list + 1] = tap end
+  end
+  hearers[kind], remembered = list, remembered + 1
+  return list
+end
+
 local function listen(new)
   local was, is = #taps > 0, #new > 0
-  taps = new
+  taps, hearers, remembered = new, {}, 0
   for _, kind in ipairs(KINDS) do
-    events.wanted[kind] = nil
-    for _, tap in ipairs(new) do
-      if not tap.kinds or tap.kinds[kind] then events.wanted[kind] = true end
-    end
+    events.wanted[kind] = hearers_of(kind)[1] and true or nil
   end
   if was ~= is then
     for _, hook in ipairs(hooks) do hook(is) end
@@ -89,10 +117,8 @@ local function call(tap, event)
 end
 
 local function tell(event)
-  local kind = event.kind
-  for _, tap in ipairs(taps) do
-    local wants = not tap.kinds or tap.kinds[kind]
-    if wants and not tap.busy and not tap.over then call(tap, event) end
+  for _, tap in ipairs(hearers_of(event.kind)) do
+    if not tap.busy and not tap.over then call(tap, event) end
   end
 end
 
@@ -138,23 +164,32 @@ function events.go_on() held = held - 1 end
 
 -- ---- for users --------------------------------------------------------------------------------
 
+--- As Lua has it: `*` is any characters, and nothing else means anything but itself.
+local function pattern_of(kind)
+  return "^" .. kind:gsub("[^%w*]", "%%%0"):gsub("%*+", ".*") .. "$"
+end
+
+---@return table<string, true>?
+---@return string[] patterns
 local function read_kinds(kinds, level)
-  if kinds == nil then return nil end
+  if kinds == nil then return nil, {} end
   if type(kinds) ~= "table" then
     error("tap: a list of kinds expected, as in { \"granted\" }, got " .. type(kinds), level + 1)
   end
-  local set = {}
+  local set, patterns = {}, {}
   for key, kind in pairs(kinds) do
     if type(key) ~= "number" or type(kind) ~= "string" then
       error("tap: a list of kinds expected, got " .. tostring(key) .. " = " .. tostring(kind),
         level + 1)
+    elseif kind:find("*", 1, true) then
+      patterns[#patterns + 1] = pattern_of(kind)
     elseif not is_kind[kind] and not kind:find(".", 1, true) then
       local text = ("tap: kind '%s' is not known"):format(kind)
       error((notation.suggest(text, kind, KINDS)), level + 1)
     end
     set[kind] = true
   end
-  return set
+  return set, patterns
 end
 
 --- Be told.
@@ -162,11 +197,12 @@ end
 ---     local stop_all = neap.events.tap(function (event) heard[#heard + 1] = event end)
 ---
 ---@param fn fun(event: table)  the table is the same for all taps
----@param kinds? string[]       all kinds unless told
+---@param kinds? string[]       all kinds unless told; with `*`, all that look like it
 ---@return fun() stop
 function events.tap(fn, kinds)
   if type(fn) ~= "function" then error("tap: a function expected, got " .. type(fn), 2) end
-  local mine = { fn = fn, kinds = read_kinds(kinds, 2) }
+  local mine = { fn = fn }
+  mine.kinds, mine.patterns = read_kinds(kinds, 2)
   local new = { mine }
   for i, tap in ipairs(taps) do new[i], new[i + 1] = tap, mine end
   listen(new)
@@ -181,17 +217,28 @@ function events.tap(fn, kinds)
   end
 end
 
-local function check_kind(kind, verb, level)
+local function check(kind, fields, verb, level)
   if type(kind) ~= "string" or not kind:find(".", 1, true) then
     error(("%s: a kind with a dot expected, such as \"http.call\", got %s"):format(verb,
       tostring(kind)), level + 1)
+  elseif fields ~= nil and type(fields) ~= "table" then
+    error(("%s: a table of fields expected, got %s"):format(verb, type(fields)), level + 1)
   end
 end
 
-local function with(fields, kind, more)
+local function check_unit(fields, verb, level)
+  local unit = fields and fields.time_unit
+  if unit ~= nil and not UNITS[unit] then
+    error(verb .. ": time_unit: \"nanosecond\", \"microsecond\", \"millisecond\" or \"second\" "
+      .. "expected, got " .. tostring(unit), level + 1)
+  end
+end
+
+local function with(kind, ...)
   local event = {}
-  for name, value in pairs(fields or {}) do event[name] = value end
-  for name, value in pairs(more or {}) do event[name] = value end
+  for i = 1, select("#", ...) do
+    for name, value in pairs((select(i, ...)) or {}) do event[name] = value end
+  end
   event.kind, event.at = kind, current().now()
   return event
 end
@@ -204,21 +251,28 @@ end
 ---@param kind string    with a dot in it
 ---@param fields? table  copied
 function events.emit(kind, fields)
-  check_kind(kind, "emit", 2)
-  if fields ~= nil and type(fields) ~= "table" then
-    error("emit: a table of fields expected, got " .. type(fields), 2)
-  end
-  if not taps[1] then return end
+  check(kind, fields, "emit", 2)
+  if not taps[1] or not hearers_of(kind)[1] then return end
   events.flush()
-  tell(with(fields, kind))
+  tell(with(kind, fields))
+end
+
+--- Tell how long something took, that has just ended: well, unless there is an error.
+local function tell_end(kind, fields, more, began)
+  local unit = fields and fields.time_unit or "microsecond"
+  local took = tonumber(current().now_ns() - began) / UNITS[unit]
+  kind = kind .. (more and more.error ~= nil and ".exception" or ".stop")
+  events.flush()
+  tell(with(kind, fields, more, { duration = took, time_unit = unit }))
 end
 
 local function measured(kind, fields, began, ok, ...)
-  local unit = fields and fields.time_unit or "microsecond"
-  local took = { duration = tonumber(current().now_ns() - began) / UNITS[unit], time_unit = unit }
-  if not ok then took.error = (...) end
-  events.flush()
-  tell(with(fields, kind .. (ok and ".stop" or ".exception"), took))
+  local more
+  if not ok then
+    more = { error = (...) }
+    if more.error == nil then more.error = "nil" end
+  end
+  tell_end(kind, fields, more, began)
   if not ok then error((...), 0) end
   return ...
 end
@@ -236,18 +290,35 @@ end
 ---@param ... any        its arguments
 ---@return any ...       its results
 function events.measure(kind, fields, fn, ...)
-  check_kind(kind, "measure", 2)
-  if fields ~= nil and type(fields) ~= "table" then
-    error("measure: a table of fields expected, got " .. type(fields), 2)
-  end
-  local unit = fields and fields.time_unit
-  if unit ~= nil and not UNITS[unit] then
-    error("measure: time_unit: \"nanosecond\", \"microsecond\", \"millisecond\" or \"second\" "
-      .. "expected, got " .. tostring(unit), 2)
-  end
+  check(kind, fields, "measure", 2)
+  check_unit(fields, "measure", 2)
   if type(fn) ~= "function" then error("measure: a function expected, got " .. type(fn), 2) end
   if not taps[1] then return fn(...) end
   return measured(kind, fields, current().now_ns(), pcall(fn, ...))
 end
+
+local function nobody_hears() end
+
+--- The same for what is no single call: `local stop = events.timer("http.call")`, and when it has
+--- ended `stop { status = 200 }`, or `stop { error = err }`, which is an exception's. Who was not
+--- listening when it began is not told.
+---@param kind string    with a dot in it
+---@param fields? table  as for measure
+---@return fun(more?: table) stop  tells, the first time; fields besides
+function events.timer(kind, fields)
+  check(kind, fields, "timer", 2)
+  check_unit(fields, "timer", 2)
+  if not taps[1] then return nobody_hears end
+  local began = current().now_ns()
+  return function (more)
+    check(kind, more, "stop", 2)
+    if not began then return end
+    local since = began
+    began = nil
+    tell_end(kind, fields, more, since)
+  end
+end
+
+events.reporter = require "neap.reporter"
 
 return events

@@ -23,6 +23,7 @@ local grammar = require "neap.grammar"
 local limiter = require "neap.limiter"
 local outcomes = require "neap.retry.outcome"
 local runtime = require "neap.runtime"
+local stats = require "neap.stats"
 
 local error, next, pairs, pcall = error, next, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
@@ -40,6 +41,9 @@ local RUN = { "after", "most", "classify", "timeout", "deadline", "cost", "field
 ---@field classify neap.Classifier
 ---@field budget neap.Budget?
 ---@field limiter neap.Limiter?
+---@field runs integer    that began, ever
+---@field extra integer   calls besides the first ones, ever
+---@field failed integer  runs that ended without a success, ever
 local hedge = {}
 hedge.__index = hedge
 
@@ -184,6 +188,7 @@ local function start_another(self, fn)
     end
   end
   self.paid[self.started] = paid
+  self.hedge.extra = self.hedge.extra + 1
   start(self, fn)
 end
 
@@ -210,6 +215,7 @@ end
 local function finish(self, outcome)
   if not self.over then cancel_others(self) end
   local good = outcome and outcome.ok and outcome.verdict ~= "retry"
+  if not good then self.hedge.failed = self.hedge.failed + 1 end
   if good and self.hedge.budget then
     self.hedge.budget:success(self.paid[outcome.attempt])
   end
@@ -275,6 +281,7 @@ function hedge:race(fn, given, level)
     classify = read_classify(given.classify, level) or self.classify,
     limiter = given.limiter or self.limiter, deadline = limiter.deadline_of(given, began, level),
   }, race)
+  self.runs = self.runs + 1
   if self.budget then self.budget:call() end
   start(self_race, fn)
   while true do
@@ -335,12 +342,13 @@ local function make(options, level)
   if options.limiter ~= nil and not limiter.is(options.limiter) then
     refuse("limiter: a limiter expected, got " .. tostring(options.limiter), level + 1)
   end
-  return setmetatable({
+  return setmetatable(stats.join("hedge", {
+    runs = 0, extra = 0, failed = 0,
     name = options.name or "hedge", after = read_after(options.after, level + 1),
     most = read_most(options.most, level + 1) or 2,
     classify = read_classify(options.classify, level + 1) or classify.failure,
     budget = options.budget, limiter = options.limiter,
-  }, hedge)
+  }), hedge)
 end
 
 --- Make a hedge.

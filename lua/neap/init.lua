@@ -32,6 +32,7 @@ return {
   policy = require "neap.policy",
   errors = require "neap.errors",
   events = require "neap.events",
+  metrics = require "neap.metrics",
   limiters = require "neap.stats".each,
   runtime = runtime,
   run = runtime.run,

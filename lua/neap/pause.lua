@@ -6,6 +6,7 @@
 ---     api:try_acquire()                  --> nil, "pause", 30
 local ffi = require "ffi"
 local C = require "neap.engine"
+local events = require "neap.events"
 local limiter = require "neap.limiter"
 
 local tonumber = tonumber
@@ -15,6 +16,28 @@ local leaf_t = ffi.typeof "struct neap_limiter"
 ---@class neap.Pause: neap.Limiter
 ---@field leaf ffi.cdata*
 local pause = limiter.class()
+
+local function seconds(at, now) return at > now and tonumber(at - now) / 1e9 or 0 end
+
+--- It ends at another instant than before: those in line are asked anew, and who listens is told.
+local function moved(self, before, now, rt)
+  local ends = self.leaf.as.pause.ends
+  C.neap_engine_touch(rt.engine, self.leaf, now)
+  local from, to = seconds(before, now), seconds(ends, now)
+  if from ~= to then events.about("pause", self, { from = from, to = to }) end
+end
+
+--- Nobody leaves before an instant, up to the horizon. For those who reckon in instants.
+---@param ends ffi.cdata*
+---@param now ffi.cdata*  limiter.present()
+---@param rt neap.Runtime
+---@return ffi.cdata*  the instant in force
+function pause:extend_to(ends, now, rt)
+  local before = self.leaf.as.pause.ends
+  local force = C.neap_pause_extend(self.leaf.as.pause, ends)
+  moved(self, before, now, rt)
+  return force
+end
 
 --- Nobody leaves for so long from now. A longer pause that is on stays.
 ---
@@ -27,9 +50,7 @@ function pause:extend(duration)
   local now, rt = limiter.present()
   local ends = now + ns
   if ends > C.neap_horizon then ends = C.neap_horizon end
-  local force = C.neap_pause_extend(self.leaf.as.pause, ends)
-  C.neap_engine_touch(rt.engine, self.leaf, now)
-  return force > now and tonumber(force - now) / 1e9 or 0
+  return seconds(self:extend_to(ends, now, rt), now)
 end
 
 --- End it now. Those in line may go.
@@ -38,8 +59,9 @@ end
 ---
 function pause:clear()
   local now, rt = limiter.present()
+  local before = self.leaf.as.pause.ends
   C.neap_pause_clear(self.leaf.as.pause)
-  C.neap_engine_touch(rt.engine, self.leaf, now)
+  moved(self, before, now, rt)
 end
 
 --- Seconds it still lasts; 0 when there is none.
@@ -49,8 +71,7 @@ end
 ---@return number
 function pause:left()
   local now = limiter.present()
-  local at = C.neap_pause_when(self.leaf.as.pause, now)
-  return at > now and tonumber(at - now) / 1e9 or 0
+  return seconds(C.neap_pause_when(self.leaf.as.pause, now), now)
 end
 
 --- Is it on?
@@ -68,6 +89,7 @@ return function (options)
   self.name = limiter.name_of(options, "pause", {}, 2)
   self.leaf.kind = C.NEAP_PAUSE
   C.neap_pause_init(self.leaf.as.pause)
-  local part = { leaf = self.leaf, multiplier = 1, cost = false, label = self.name, word = "pause" }
+  local part = { leaf = self.leaf, multiplier = 1, cost = false, label = self.name, word = "pause",
+    pause = self }
   return limiter.init(pause, self, { part }, 2)
 end

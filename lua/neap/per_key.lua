@@ -309,12 +309,18 @@ local function key_stats(self)
   return all
 end
 
+---@return neap.KeyStats
+function per_key:key_stats()
+  local all = key_stats(self)
+  all.alive = self:len()
+  return all
+end
+
 --- As of any limiter, and `keys`, a neap.KeyStats.
 ---@return neap.Stats
 function per_key:stats()
   local all = limiter.stats(self)
-  all.keys = key_stats(self)
-  all.keys.alive = self:len()
+  all.keys = self:key_stats()
   return all
 end
 

@@ -155,10 +155,9 @@ local function pause(self, ends, now, rt)
       any = true
       if not told[dispatch] then dispatch:set_backoff(tonumber(ends - now) / 1e9) end
       told[dispatch] = true
-    elseif part.leaf.kind == C.NEAP_PAUSE then
+    elseif part.pause then
       any = true
-      C.neap_pause_extend(part.leaf.as.pause, ends)
-      C.neap_engine_touch(rt.engine, part.leaf, now)
+      part.pause:extend_to(ends, now, rt)
     end
   end
   return any

@@ -27,6 +27,7 @@ local outcomes = require "neap.retry.outcome"
 local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 local state = require "neap.retry.state"
+local stats = require "neap.stats"
 
 local error, ipairs, pairs, pcall, setmetatable = error, ipairs, pairs, pcall, setmetatable
 local tonumber, tostring, type = tonumber, tostring, type
@@ -71,6 +72,9 @@ local PRESETS = {
 ---@field limiter neap.Limiter?
 ---@field in_flight integer?
 ---@field enabled boolean
+---@field runs integer                  that began, ever
+---@field repeats integer               calls besides the first ones, ever
+---@field failed integer                runs that ended without a success, ever
 local retry = {}
 retry.__index = retry
 
@@ -190,7 +194,8 @@ local function make(options, level)
     refuse("budget: one made by neap.budget expected, got " .. tostring(options.budget), level + 1)
   end
   read_limits(self, options, level + 1)
-  return setmetatable(self, retry)
+  self.runs, self.repeats, self.failed = 0, 0, 0
+  return setmetatable(stats.join("retry", self), retry)
 end
 
 -- ---- telling ----------------------------------------------------------------------------------
@@ -248,6 +253,7 @@ end
 ---@return string? why
 function retry:step(try, outcome, now)
   local delay, why = try:step(outcome, now)
+  if not delay and why ~= "success" then self.failed = self.failed + 1 end
   return delay, why
 end
 
@@ -280,6 +286,7 @@ end
 
 --- It is over: what run answers.
 local function finish(self, try, why, outcome, took)
+  if why ~= "success" then self.failed = self.failed + 1 end
   tell(self, try, why == "success" and "stop" or "failed", { why = why, duration = took,
     attempt = outcome and outcome.attempt or try.attempt, error = outcome and outcome.err,
     trace = outcome and outcome.trace })

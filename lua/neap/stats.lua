@@ -22,9 +22,10 @@ local COUNTERS = { "granted", "waited", "undone", "expired", "cancelled", "queue
   "settled_up", "settled_down", "leaked" }
 local QUANTILES = { p50 = 500000, p90 = 900000, p99 = 990000, p999 = 999000 }
 
-local stats = {}
+local stats = { causes = CAUSES }
 
 local live = setmetatable({}, { __mode = "k" })
+local others = {}   -- by kind: weak, too
 local made = 0
 
 --- Count what becomes of the calls of a limiter that is new.
@@ -130,6 +131,25 @@ local function read_waits(self)
   return wait
 end
 
+--- How many calls of acquire took no longer than each of `bounds`, for others that draw histograms.
+---@param self neap.Limiter
+---@param bounds { last: integer }[]  ascending; `last`: the last bucket up to there
+---@return integer[] counts
+---@return integer count     of all
+---@return ffi.cdata* sum_ns
+function stats.cumulate(self, bounds)
+  local waits, at_once = self.waits, tonumber(self.counts.at_once)
+  local counts, n, next_bucket = {}, at_once, 0
+  for i, bound in ipairs(bounds) do
+    for bucket = next_bucket, waits and bound.last or -1 do
+      n = n + tonumber(waits.bucket[bucket])
+    end
+    counts[i], next_bucket = n, bound.last + 1
+  end
+  if not waits then return counts, at_once, 0LL end
+  return counts, at_once + tonumber(waits.count), waits.sum_ns
+end
+
 --- All of it, as it is now, in a table of the caller's.
 ---@param self neap.Limiter
 ---@return neap.Stats
@@ -142,17 +162,37 @@ function stats.read(self)
   return all
 end
 
---- The limiters there are, in the order in which they were made: `for l in neap.limiters() do …`.
---- One is there as long as somebody has it, and until the collector has come by.
----@return fun(): neap.Limiter?
-function stats.each()
+local function by_id(set)
   local list, i = {}, 0
-  for one in pairs(live) do list[#list + 1] = one end
+  for one in pairs(set) do list[#list + 1] = one end
   sort(list, function (a, b) return a.id < b.id end)
   return function ()
     i = i + 1
     return list[i]
   end
 end
+
+--- One that is new and no limiter, and counts by itself: a retry, a hedge, a budget.
+---@generic T
+---@param kind string
+---@param self T  it gets an id
+---@return T self
+function stats.join(kind, self)
+  made = made + 1
+  self.id = made
+  others[kind] = others[kind] or setmetatable({}, { __mode = "k" })
+  others[kind][self] = true
+  return self
+end
+
+--- Those of a kind.
+---@param kind string
+---@return fun(): table?
+function stats.each_of(kind) return by_id(others[kind] or {}) end
+
+--- The limiters there are, in the order in which they were made: `for l in neap.limiters() do …`.
+--- One is there as long as somebody has it, and until the collector has come by.
+---@return fun(): neap.Limiter?
+function stats.each() return by_id(live) end
 
 return stats

@@ -65,6 +65,7 @@ end
 ---@return neap.retry.State
 function state.new(policy, given, now, level)
   now = at_ns(now, level + 1)
+  policy.runs = policy.runs + 1
   if policy.budget then policy.budget:call() end
   local gives_up_at = limiter.deadline_of(given, now, level + 1)
   local over = policy.max_elapsed and now + policy.max_elapsed or NEVER
@@ -212,7 +213,7 @@ function state:step(outcome, now)
     self.paid = budget:take(outcome)
     if not self.paid then return nil, "budget" end
   end
-  self.attempt = self.attempt + 1
+  self.attempt, policy.repeats = self.attempt + 1, policy.repeats + 1
   return delay
 end
 
