@@ -116,4 +116,15 @@ describe("an example", function ()
       "6 s  ****************", "7 s  ", "8 s  ", "1000000 bytes free",
     }, run "examples/dispatch.lua")
   end)
+
+  it("shows a scraper what became of calls", function ()
+    local lines = table.concat(run "examples/metrics.lua", "\n"):gsub(",?id=\"%d+\"", "")
+    for _, line in ipairs {
+      'neap_granted_total{limiter="api"} 24', 'neap_expired_total{limiter="api"} 1',
+      'neap_wait_seconds_bucket{limiter="api",le="1.073741823"} 9',
+      'neap_waiting{limiter="api"} 5', 'neap_in_flight{limiter="api"} 4',
+    } do
+      assert.truthy(("\n" .. lines .. "\n"):find("\n" .. line .. "\n", 1, true), line)
+    end
+  end)
 end)

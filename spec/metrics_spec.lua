@@ -27,7 +27,8 @@ local function run_parser(format, text)
   local file = assert(io.open(path, "w"))
   file:write(text)
   file:close()
-  local pipe = io.popen(("/usr/bin/python3 -c '%s' %s %s 2>&1"):format(PARSER, format, path))
+  local python = "env -u LD_PRELOAD /usr/bin/python3 -c '%s' %s %s 2>&1"
+  local pipe = io.popen(python:format(PARSER, format, path))
   local out = pipe:read "*a"
   pipe:close()
   os.remove(path)

@@ -26,6 +26,23 @@
 ---     retry.*                 neap_retry_runs_total, …_repeats_total, …_failed_total
 ---     hedge.*                 neap_hedge_runs_total, …_extra_total, …_failed_total
 ---
+--- Who comes from throttle-net finds here what its signals are called:
+---
+---     throttle_acquired_total       neap_granted_total: of every kind of limiter, waiting or not
+---     throttle_wait_duration        neap_wait_seconds
+---     throttle_queue_depth          neap_queue_depth
+---     throttle_circuit_state        neap_breaker_state
+---     throttle_rate_current         neap_adaptive_limit
+---     event acquire                 granted; refused, timeout, cancelled, overflow, with why;
+---                                   wait_secs is waited
+---     breaker transition            breaker
+---     limit changed                 adaptive, reconfigured; old and new are from and to
+---     queue overflow                overflow; the policy drop_lowest_priority is drop_lowest
+---     queue waiter deadline exceeded   timeout
+---
+--- and from Foundation, in neap.events: execute is emit, measure is measure, and start_reporter,
+--- log, attach_reporter and detach_reporter are the verbs of neap.events.reporter.
+---
 --- A wait is counted by the engine in buckets of a quarter of an octave. Some of their bounds are
 --- shown: each power of two ns from 1 ms to 69 s, three below and two above. There `le` is the last
 --- nanosecond that is still inside, 0.001048575 and not 0.001048576, and so every count is exact.
