@@ -2,6 +2,7 @@ local backoff_window = require "neap.backoff_window"
 local hybrid = require "neap.hybrid"
 local manual = require "neap.runtime.manual"
 local multi = require "neap.multi"
+local provider = require "neap.provider"
 local runtime = require "neap.runtime"
 
 local huge, random = math.huge, math.random
@@ -302,6 +303,18 @@ describe("back-off windows (NEAP_SEED=" .. seed .. ")", function ()
         end
       end
     end
+  end)
+
+  it("know what a server told a limiter that they are in", function ()
+    local w = backoff_window { most = 1 }
+    local one, other = w:of "host", w:of "other"
+    local api = hybrid { "10/s", one }
+    provider "rfc":sync(api, { ["retry-after"] = "9" }, { now = 0 })
+    assert.same({ true, 9 }, asked(w, "host"))
+    assert.equal(1, w:count())
+    provider "rfc":sync(hybrid { other }, { ["retry-after"] = "5" }, { now = 0 })
+    assert.equal(5, other:left())   -- no room to remember it by its key, and it holds all the same
+    assert.same({ nil, "full", 9 }, { w:set("third", 1) })
   end)
 
   it("refuse what makes no sense", function ()

@@ -145,6 +145,22 @@ local function new(self, key)
   return setmetatable(one, window)
 end
 
+--- Until an instant. Answers the one in force, or nil and when the first of those that are on ends.
+local function set_to(self, key, ends_at, now, rt)
+  local one = self.kept[key]
+  if one then
+    local force = base.extend_to(one, ends_at, now, rt)
+    sink(self.soonest, one)
+    return force
+  end
+  forget_ended(self, now, 2)
+  if #self.soonest >= self.most then return nil, ends(self.soonest[1]) end
+  one = self.made[key] or new(self, key)
+  local force = base.extend_to(one, ends_at, now, rt)
+  keep(self, one)
+  return force
+end
+
 --- Nobody calls for so long from now. A longer window that is on stays.
 ---
 ---     windows:set(host, "1m")                       --> 60
@@ -157,23 +173,19 @@ end
 ---@return number? wait_s  until the first of them ends; nil when no clock can tell
 function windows:set(key, duration)
   check(key, "set", 2)
-  limiter.ns_of(duration, "set", 2)
-  local one = self.kept[key]
-  if one then
-    local left = base.extend(one, duration)
-    sink(self.soonest, one)
-    return left
-  end
-  local now = limiter.present()
-  forget_ended(self, now, 2)
-  if #self.soonest >= self.most then
-    local first = ends(self.soonest[1])
-    return nil, "full", first < C.neap_horizon and tonumber(first - now) / 1e9 or nil
-  end
-  one = self.made[key] or new(self, key)
-  local left = base.extend(one, duration)
-  keep(self, one)
-  return left
+  local ns = limiter.ns_of(duration, "set", 2)
+  local now, rt = limiter.present()
+  local ends_at = now + ns
+  if ends_at > C.neap_horizon then ends_at = C.neap_horizon end
+  local force, first = set_to(self, key, ends_at, now, rt)
+  if force then return force > now and tonumber(force - now) / 1e9 or 0 end
+  return nil, "full", first < C.neap_horizon and tonumber(first - now) / 1e9 or nil
+end
+
+--- Whoever has a window and an instant: it holds also when there is no room to remember it by key.
+function window:extend_to(ends_at, now, rt)
+  return set_to(self.windows, self.key, ends_at, now, rt)
+    or base.extend_to(self, ends_at, now, rt)
 end
 
 --- End it now. Those who wait may go.

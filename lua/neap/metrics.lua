@@ -109,8 +109,8 @@ local function as_utf8(text)
   if not text:find "[\128-\255]" then return text end
   local out, at = {}, 1
   while at <= #text do
-    local rest = REST[text:byte(at)]
-    local _, last = text:find(rest or "$.", at + 1)
+    local rest, _, last = REST[text:byte(at)], nil, nil
+    if rest then _, last = text:find(rest, at + 1) end
     out[#out + 1] = last and text:sub(at, last) or "\239\191\189"
     at = (last or at) + 1
   end
