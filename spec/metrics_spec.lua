@@ -296,6 +296,24 @@ describe("metrics (NEAP_SEED=" .. seed .. ")", function ()
     assert.same({ 0, 3, 5, 1, math.huge }, states())
   end)
 
+  it("show a dispatch, what it has out by what it is, whatever it counts now", function ()
+    local d = keep(neap.dispatch { concurrency = 4, byte_budget = 100, byte_penalty_multiplier = 5,
+      backoff_window = 2 })
+    local held = { assert(d:try_acquire(10)), assert(d:try_acquire(20)) }
+    local function look()
+      local s = read()
+      return { value(s, "neap_in_flight", d), value(s, "neap_in_flight", d, { cost = "bytes" }),
+        value(s, "neap_available", d, { cost = "bytes" }), value(s, "neap_throttled_seconds", d) }
+    end
+    assert.same({ 2, 30, 70, 0 }, look())
+    d:set_backoff(1)
+    assert.same({ 2, 30, 14, 3 }, look())
+    held[1]:release()
+    held[2]:release()
+    rt.advance(3)
+    assert.same({ 0, 0, 100, 0 }, look())
+  end)
+
   it("count what retries, hedges and budgets do", function ()
     local budget = neap.budget { share = 0, least = 1, within = "10s" }
     local retry = neap.retry { name = "fetch", budget = budget }

@@ -203,6 +203,23 @@ describe("telemetry", function ()
     assert.same({}, loud)
   end)
 
+  it("tells of a dispatch's backoff, and its window by key knows of it", function ()
+    local windows = neap.backoff_window()
+    local d = neap.dispatch { name = "d", on_backoff = "both", window = windows:of "host",
+      backoff_window = 1 }
+    local list = plain(heard({ "pause" }, function ()
+      d:set_backoff(2)
+      neap.provider "rfc":sync(d, { ["retry-after"] = "9" }, { now = 0 })
+    end))
+    assert.same({
+      { kind = "pause", limiter = "d recent", from = 0, to = 3 },
+      { kind = "pause", limiter = "back-off host", from = 0, to = 2 },
+      { kind = "pause", limiter = "d recent", from = 3, to = 10 },
+      { kind = "pause", limiter = "back-off host", from = 2, to = 9 },
+    }, list)
+    assert.same({ true, 9 }, { windows:should_backoff "host" })
+  end)
+
   it("tells what a retry does, and changes of limits", function ()
     local llm = neap.throttle("9/s", { name = "llm" })
     local list = plain(heard({ "re*" }, function ()

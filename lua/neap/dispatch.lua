@@ -168,9 +168,8 @@ function dispatch:set_backoff(duration)
   local ns = limiter.ns_of(duration, "set_backoff", 2)
   local now, rt = limiter.present()
   local ends = now + ns
-  C.neap_pause_extend(self.recent.leaf.as.pause, ends + self.backoff_window)
-  C.neap_pause_extend(self.window.leaf.as.pause, ends)
-  C.neap_engine_touch(rt.engine, self.window.leaf, now)
+  self.recent:extend_to(ends + self.backoff_window, now, rt)
+  self.window:extend_to(ends, now, rt)
 end
 
 --- Is it throttled, or still remembers that it was?

@@ -21,7 +21,7 @@
 ---     evicted                 neap_keys_evicted_total
 ---     breaker                 neap_breaker_state: 0 closed, 1 half-open, 2 open
 ---     adaptive                neap_adaptive_limit
----     pause                   neap_pause_seconds
+---     pause                   neap_pause_seconds; neap_throttled_seconds of a dispatch
 ---     waiting                 neap_waiting, neap_queue_depth
 ---     retry.*                 neap_retry_runs_total, …_repeats_total, …_failed_total
 ---     hedge.*                 neap_hedge_runs_total, …_extra_total, …_failed_total
@@ -157,6 +157,13 @@ sort(WHYS, function (a, b) return a.label < b.label end)
 local function less(n, old) return (not old or n < old) and n or old end
 local function more(n, old) return (not old or n > old) and n or old end
 
+--- Permits that are out.
+local function in_flight(leaf, now)
+  if leaf.kind == C.NEAP_ADAPTIVE then return tonumber(leaf.as.adaptive.in_use) end
+  if leaf.kind ~= C.NEAP_SEMAPHORE then return nil end
+  return tonumber(leaf.as.semaphore.limit - C.neap_limiter_available(leaf, now))
+end
+
 --- Of each cost: what is available, at most, and in flight. Limits per key have no such numbers.
 local function read_costs(self, now)
   local list, of = {}, {}
@@ -170,11 +177,8 @@ local function read_costs(self, now)
       local left, most = reason.balance(sum.leaf, now), reason.capacity(sum.leaf)
       cost.available = less(left == huge and left or floor(left / part.multiplier), cost.available)
       cost.capacity = less(most == huge and most or floor(most / part.multiplier), cost.capacity)
-      if sum.leaf.kind == C.NEAP_ADAPTIVE then
-        cost.in_flight = more(tonumber(sum.leaf.as.adaptive.in_use), cost.in_flight)
-      elseif sum.leaf.kind == C.NEAP_SEMAPHORE then
-        cost.in_flight = more(most - left, cost.in_flight)
-      end
+      local out = in_flight(part.of or sum.leaf, now)
+      if out then cost.in_flight = more(out, cost.in_flight) end
     end
   end
   sort(list, function (a, b) return a.name < b.name end)
@@ -238,9 +242,17 @@ local function waiting(one, put)
   put(n)
 end
 
-local function paused(_, leaf, now)
-  local ends = leaf.as.pause.ends
+local function left_of(pause, now)
+  local ends = pause.ends
   return ends >= C.neap_horizon and huge or ends > now and seconds(ends - now) or 0
+end
+
+local function paused(_, leaf, now) return left_of(leaf.as.pause, now) end
+
+--- Of a dispatch: how long it knows of what the server said.
+local function throttled(one, put)
+  local recent = one.of.on_backoff and one.of.recent
+  if recent then put(left_of(recent.leaf.as.pause, one.now)) end
 end
 
 -- Of limiters, in the order in which they are shown: name, type, what it is, and how it is read.
@@ -280,6 +292,7 @@ local LIMITERS = {
     leaf_of_kind(C.NEAP_ADAPTIVE, function (_, leaf) return leaf.as.adaptive.changes end) },
   { "neap_pause_seconds", "gauge", "How long nobody leaves yet.",
     leaf_of_kind(C.NEAP_PAUSE, paused) },
+  { "neap_throttled_seconds", "gauge", "How long a dispatch is still throttled.", throttled },
   { "neap_keys", "gauge", "Keys that are alive.", of_keys "alive" },
   { "neap_keys_evicted", "counter", "Keys forgotten to make room for others.", of_keys "evicted" },
   { "neap_keys_refused", "counter", "New keys that were turned away.", of_keys "refused" },
