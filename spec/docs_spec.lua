@@ -16,8 +16,9 @@ local P, R, S = lpeg.P, lpeg.R, lpeg.S
 local C, Cc, Cg, Cp, Ct = lpeg.C, lpeg.Cc, lpeg.Cg, lpeg.Cp, lpeg.Ct
 
 --- What neap exports, and the classes that users get from there.
-local CLASSES = { "limiter", "permit", "registry", "retry/state", "retry/outcome", "headers/rules",
-  "headers/structured", "runtime/manual", "runtime/ev", "runtime/rounds", "stats", "task" }
+local CLASSES = { "limiter", "permit", "registry", "reporter", "retry/state", "retry/outcome",
+  "headers/rules", "headers/structured", "runtime/manual", "runtime/ev", "runtime/rounds", "stats",
+  "task" }
 local NOT_YET = { "adaptive", "hybrid", "layered", "limiter", "multi", "notation", "per_key",
   "permit", "policy", "queue", "runtime", "runtime/ev", "runtime/manual", "runtime/rounds",
   "semaphore", "slots", "stats", "task", "throttle" }

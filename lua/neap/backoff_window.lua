@@ -183,6 +183,11 @@ function windows:set(key, duration)
 end
 
 --- Whoever has a window and an instant: it holds also when there is no room to remember it by key.
+---@package
+---@param ends_at ffi.cdata*  ns
+---@param now ffi.cdata*      ns, from limiter.present()
+---@param rt neap.Runtime
+---@return ffi.cdata*  the instant in force
 function window:extend_to(ends_at, now, rt)
   return set_to(self.windows, self.key, ends_at, now, rt)
     or base.extend_to(self, ends_at, now, rt)

@@ -25,7 +25,8 @@
 ---
 --- Others may be told, too (`emit`, `measure`, `timer`); their kinds have a dot: "http.stop". So
 --- have those of neap.retry and neap.hedge: "retry.retry". A tap may name several kinds at once,
---- as in { "retry.*", "*.stop" }: `*` stands for any characters, dots, too.
+--- as in { "retry.*", "*.stop" }: `*` stands for any characters, dots, too. For packages that take
+--- events elsewhere see neap.reporter.
 ---
 --- While nobody listens nothing is built, and limiters run the code they run without this module. A
 --- tap is called in the middle of the call that it is about, when that is decided. So it must not
@@ -299,9 +300,14 @@ end
 
 local function nobody_hears() end
 
---- The same for what is no single call: `local stop = events.timer("http.call")`, and when it has
---- ended `stop { status = 200 }`, or `stop { error = err }`, which is an exception's. Who was not
---- listening when it began is not told.
+--- The same for what is no single call. When it has ended `stop` tells; with an `error` among its
+--- fields it is an exception's. Who was not listening when it began is not told.
+---
+---     local ended = neap.events.timer("http.upload", { host = host })
+---     neap.sleep "1ms"
+---     ended { status = 200 }
+---     print(heard[4])   --> { kind = "http.upload.stop", status = 200, duration = 1000, … }
+---
 ---@param kind string    with a dot in it
 ---@param fields? table  as for measure
 ---@return fun(more?: table) stop  tells, the first time; fields besides

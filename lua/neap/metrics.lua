@@ -1,9 +1,10 @@
 --- Metrics: what limiters count, as text for a scraper.
 ---
----     local text = neap.metrics.prometheus()             -- text exposition format 0.0.4
----     local text = neap.metrics.openmetrics()            -- OpenMetrics 1.0
+---     local api = neap.throttle("10/s", { name = "api" })
+---     api:try_acquire()
+---     local text = neap.metrics.prometheus { only = { api } }   -- all limiters, unless told
 ---     answer.headers["content-type"] = neap.metrics.types.prometheus
----     neap.metrics.prometheus { only = { api, "openai" } }
+---     print(text:match "\nneap_granted_total.- (%d+)\n")       --> "1"
 ---
 --- The counters are those that are kept anyway (neap.stats), so a limiter pays nothing for being
 --- shown; they are read when somebody asks. Nobody's code is called: what guests know (neap.guest)
@@ -460,6 +461,9 @@ function metrics.prometheus(options)
 end
 
 --- The same in OpenMetrics 1.0.
+---
+---     print(neap.metrics.openmetrics { only = { "api" } }:match "[^\n]*\n$")   --> "# EOF\n"
+---
 ---@param options? table  as for prometheus
 ---@return string
 function metrics.openmetrics(options)

@@ -28,8 +28,9 @@ local function moved(self, before, now, rt)
 end
 
 --- Nobody leaves before an instant, up to the horizon. For those who reckon in instants.
----@param ends ffi.cdata*
----@param now ffi.cdata*  limiter.present()
+---@package
+---@param ends ffi.cdata*  ns
+---@param now ffi.cdata*   ns, from limiter.present()
 ---@param rt neap.Runtime
 ---@return ffi.cdata*  the instant in force
 function pause:extend_to(ends, now, rt)

@@ -1,10 +1,7 @@
 --- A reporter: a package that takes events elsewhere, and need not be installed.
 ---
----     local reporter = neap.events.reporter "our.telemetry"    -- or the package itself, a table
----     local running, why = reporter:start { host = "…" }       -- nil, "missing_dependency"
----     reporter:log(running, "http.call", { ok = true }, "info")
----     local id = reporter:attach { "retry.*", "*.stop" }
----     reporter:detach(id)
+---     local reporter = neap.events.reporter "our.telemetry"
+---     print(reporter:start { host = host })   --> nil, "missing_dependency"
 ---
 --- The package is a table with functions start, log, attach and detach. Each is handed what the
 --- verb is handed, and the verb answers what it answers; a program that says what it reports runs
@@ -12,8 +9,13 @@
 --- until it is found. What it does with attach is its own business, for which `neap.events.tap` is
 --- there:
 ---
+---     local sent, telemetry = {}, {}
+---     local function send(event) sent[#sent + 1] = event.kind end
+---     function telemetry.start(options) return options.host end
+---     function telemetry.log(_, kind) sent[#sent + 1] = kind end
 ---     function telemetry.attach(kinds) return neap.events.tap(send, kinds) end
 ---     function telemetry.detach(stop) stop() end
+---     reporter = neap.events.reporter(telemetry)   -- the package itself does as well as its name
 local error, pcall, require, setmetatable = error, pcall, require, setmetatable
 local tostring, type = tostring, type
 
@@ -44,30 +46,48 @@ local function hand_over(self, verb, ...)
 end
 
 --- Is it installed?
+---
+---     reporter:is_there()   --> true
+---
 ---@return boolean
 function reporter:is_there() return find(self) ~= nil end
 
 --- Start it.
+---
+---     local running = reporter:start { host = host }
+---     print(running)        --> "api.example.com"
+---
 ---@param ... any  the package's own options
 ---@return any ...  what its `start` answers; or nil, "missing_dependency"
 function reporter:start(...) return hand_over(self, "start", ...) end
 
---- Have it write down an event: `log(running, kind, fields, severity)`, as the package has it.
+--- Have it write down an event; what that takes, the package says.
+---
+---     reporter:log(running, "http.call", { ok = true }, "info")
+---
 ---@param ... any
 ---@return any ...
 function reporter:log(...) return hand_over(self, "log", ...) end
 
 --- Have it listen.
+---
+---     local id = reporter:attach { "retry.*", "*.stop" }
+---     neap.events.measure("http.call", nil, fetch, url)
+---     print(sent)           --> { "http.call", "http.call.stop" }
+---
 ---@param ... any  to what, as the package has it
 ---@return any ...  what to detach
 function reporter:attach(...) return hand_over(self, "attach", ...) end
 
 --- Have it listen no more.
+---
+---     reporter:detach(id)
+---
 ---@param ... any
 ---@return any ...
 function reporter:detach(...) return hand_over(self, "detach", ...) end
 
---- Make one.
+--- Make one: `neap.events.reporter`.
 ---@param package string|table  the module's name, or the package itself
 ---@return neap.Reporter
 return function (package)
