@@ -65,6 +65,8 @@ static void end_call(struct dice *d, struct neap_limiter *l, neap_ns now)
 	pilot_give(&pilot, i, outcome, now, &low, &high);
 	neap_limiter_give(l, call.cost, outcome, call.at, now);
 	long double is = (long double)a->limit + a->fraction;
+	if (pilot.unsure)
+		return;
 	if (!(is >= low && is <= high))
 		trial_fail("strategy %d, options %d: outcome %d after %ld moves %ld + %g to %ld + %g, "
 			   "not between %Lg and %Lg", a->strategy.kind, a->strategy.options, outcome,
@@ -141,7 +143,7 @@ static void episode(struct dice *d)
 				trial_fail("a refused take left a trace");
 		}
 		compare(&l, now);
-		if (pilot_in_use(&pilot) > MOST)
+		if (pilot_in_use(&pilot) > MOST || pilot.unsure)
 			return;
 	}
 }

@@ -26,7 +26,7 @@ void pilot_init(struct pilot *p, const struct neap_strategy *s, int64_t floor, i
 	p->ceiling = ceiling > p->floor ? ceiling : p->floor;
 	p->limit = initial < p->floor ? p->floor : initial > p->ceiling ? p->ceiling : initial;
 	p->estimate = p->limit;
-	p->out = p->count = 0;
+	p->out = p->count = p->unsure = 0;
 }
 
 int64_t pilot_in_use(const struct pilot *p)
@@ -84,7 +84,7 @@ static neap_ns best(const struct pilot *p, int count, neap_ns now)
 	return least;
 }
 
-static long double mean(const struct pilot *p)
+static long double mean(struct pilot *p)
 {
 	long double sum = 0, m = 0;
 	int n = 0, last = p->count - 1;
@@ -100,6 +100,7 @@ static long double mean(const struct pilot *p)
 			long double share = 2.0L / (p->s.window + 1.0L);
 			m = m * (1 - share) + g->rtt * share;
 		}
+		p->unsure |= fabsl(m / g->rtt - 2) < 1e-9L;
 		if (i < last && m / g->rtt > 2)
 			m *= 0.9L;
 	}
@@ -107,7 +108,7 @@ static long double mean(const struct pilot *p)
 }
 
 /* Where a success would have the limit; where it is, if nowhere else. */
-static long double target(const struct pilot *p, neap_ns rtt, neap_ns now)
+static long double target(struct pilot *p, neap_ns rtt, neap_ns now)
 {
 	const struct neap_strategy *s = &p->s;
 	if (s->kind == NEAP_AIMD)

@@ -9,7 +9,8 @@
  *
  * Where a rule ends in a product of doubles, it and a product of long doubles may lie on the two
  * sides of a whole number. So the answer is a range, mostly of one number, and the pilot goes on
- * with whatever the limit became.
+ * with whatever the limit became. A mean within rounding of twice a sample is on either side of a
+ * rule that shortens it by a tenth: from then on the pilot does not know, and says so.
  */
 #ifndef PILOT_H
 #define PILOT_H
@@ -22,6 +23,7 @@ struct pilot {
 	struct neap_strategy s;
 	int64_t floor, ceiling, limit;
 	long double estimate;
+	int unsure;
 	int out;                       /* calls */
 	struct neap_stamp call[PILOT_PAGES];
 	int count;
