@@ -7,3 +7,6 @@ exclude_files = { "build*/**", "spec/policies/**" }   -- those hold mistakes on 
 
 files["spec/**/*_spec.lua"].std = "+busted"
 files["examples/**/policy.lua"].read_globals = { "policy", "user", "listen", "env" }
+for _, path in ipairs { "lua/neap/ngx.lua", "lua/neap/ngx/*.lua", "lua/neap/runtime/ngx.lua" } do
+  files[path].read_globals = { "ngx" }
+end

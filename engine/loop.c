@@ -153,7 +153,7 @@ struct ev_loop *neap_loop_ev(struct neap_loop *l) { return l->ev; }
 
 neap_ns neap_loop_now(const struct neap_loop *l)
 {
-	(void)l;
+	(void)l;   /* may be NULL */
 	return clock_now();
 }
 

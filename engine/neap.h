@@ -870,7 +870,8 @@ enum { NEAP_SIGINT = 1, NEAP_SIGTERM = 2, NEAP_SIGHUP = 4 };
 struct neap_loop *neap_loop_open(neap_ns slack_ns);
 /* Whatever watches sockets on it must be closed before. */
 void neap_loop_close(struct neap_loop *l);
-/* The clock: ns since the machine started, counting on while it sleeps. */
+/* The clock: ns since the machine started, counting on while it sleeps. There is one for all loops
+ * and processes, so who has a loop of another kind may say NULL. */
 neap_ns neap_loop_now(const struct neap_loop *l);
 /* Wait until something happens on a watched socket or signal, or 'until' has come, and see to it;
  * answers the clock. 0 looks and does not wait, neap_never waits for events alone. A turn may end

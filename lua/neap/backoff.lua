@@ -321,9 +321,11 @@ local function make(given, level)
   if given.random ~= nil and type(given.random) ~= "function" then
     refuse("random: a function expected, got " .. type(given.random), level + 1)
   end
-  local source = random_t()
-  source.state = given.seed ~= nil and check_seed(given.seed, level + 1)
-    or C.neap_random_next(entropy)
+  local source = entropy
+  if given.seed ~= nil then
+    source = random_t()
+    source.state = check_seed(given.seed, level + 1)
+  end
   return setmetatable({
     value = value, policy = compile(value), source = source, draw = given.random,
   }, backoff)
@@ -351,6 +353,11 @@ local module = {
   of = make,
   presets = PRESETS,   ---@type table<string, string>  by name, as texts
 }
+
+--- After a fork, in the child: or it would draw what its parent and its siblings draw.
+---@package
+---@param id integer  that others do not have, such as its process id
+function module.forked(id) entropy.state = C.neap_hash_integer(key.secret, id) end
 
 return setmetatable(module, {
   __call = function (_, given)

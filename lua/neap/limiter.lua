@@ -278,6 +278,20 @@ function limiter:peek(given, key)
   return refusal(self, now)
 end
 
+--- What is left to do when whoever waited is gone: nginx ends requests whenever it likes.
+---@return fun(status: integer, at: ffi.cdata*, on: ffi.cdata*?)
+local function loser(self, ticket, kept, n, pinned)
+  return function (status, at, on)
+    kept.on = on or 0
+    self.waiting[ticket] = nil
+    if pinned then keys.unpin(pinned) end
+    if status == GRANTED then
+      permit.new(self, kept, n, at):undo()
+      stats.refused(self, "cancelled")
+    end
+  end
+end
+
 --- In line under the ticket in `answer`, until it ends.
 local function stand(self, rt, began, n, given, key)
   local ticket = tonumber(answer.ticket)
@@ -285,7 +299,8 @@ local function stand(self, rt, began, n, given, key)
   local pinned = self.terms.keys and keys.pin(self.terms.keys)
   self.waiting[ticket] = rt
   local fields = answers.waiting(self, began, n, given, key)
-  local status, at, bound, late, on = rt.wait(ticket)
+  local lost = rt.loses and loser(self, ticket, kept, n, pinned) or nil
+  local status, at, bound, late, on = rt.wait(ticket, lost)
   kept.on = on or 0
   self.waiting[ticket] = nil
   if pinned then keys.unpin(pinned) end

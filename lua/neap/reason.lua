@@ -68,12 +68,14 @@ local look = ffi.new "struct neap_limiter"
 ---@param key ffi.cdata*?  uint64_t[]; nil: for a key that was never seen
 ---@param now ffi.cdata*
 ---@return ffi.cdata*?
-local function leaf_of(part, key, now)
+function reason.leaf_of(part, key, now)
   if not part.keyed then return part.of or part.leaf end
   if not key then return part.fresh end
   local found = C.neap_keyed_look(part.leaf.as.keyed, key[part.key_index], now, look)
   return found == C.NEAP_OK and look or nil
 end
+
+local leaf_of = reason.leaf_of
 
 local function unbounded(n)
   n = tonumber(n)

@@ -2,19 +2,23 @@
 ---
 --- Code that waits is written once, against a runtime's verbs: now, sleep, spawn, wait, cancel, run
 --- (see neap.runtime.rounds, what they all share). `neap.runtime.ev` has libev and the real clock
---- and is used unless told otherwise; in `neap.runtime.manual` time is the caller's.
+--- and is used unless told otherwise, or in nginx, where `neap.runtime.ngx` waits with nginx; in
+--- `neap.runtime.manual` time is the caller's.
 local runtime = {}
 
 local in_use   ---@type neap.Runtime?
 
+-- Another loop would stop nginx's.
+local usual = rawget(_G, "ngx") and "neap.runtime.ngx" or "neap.runtime.ev"
+
 --- The runtime in use: an ev one, opened when first asked for, unless `use` said another.
 ---@return neap.Runtime
 function runtime.current()
-  if not in_use then in_use = require "neap.runtime.ev".new() end
+  if not in_use then in_use = require(usual).new() end
   return in_use
 end
 
---- Use this one from now on; nil goes back to a new ev one.
+--- Use this one from now on; nil goes back to a new one of the usual kind.
 ---@param rt neap.Runtime?
 ---@return neap.Runtime? before
 function runtime.use(rt)

@@ -122,6 +122,14 @@ function task:wake(rounds)
   end
 end
 
+--- Run it to its end in the coroutine that calls this, which is somebody else's to resume.
+---@param co thread
+function task:run(co)
+  self.co = co
+  live(self)
+  announce(self, self.rounds)
+end
+
 --- Is the caller this task, and not a coroutine that it made itself?
 ---@return boolean
 function task:is_here()

@@ -53,7 +53,10 @@ rounds.__index = rounds
 ---@field now fun(): number
 ---@field sleep fun(duration: number|string): true?, "cancelled"?
 ---@field spawn fun(...): neap.Task
----@field wait fun(ticket: integer): integer, ffi.cdata*, integer, true?, ffi.cdata*?
+---@field wait fun(ticket: integer, lost: function?): integer, ffi.cdata*, integer, true?,
+---  ffi.cdata*?
+---@field loses boolean?                  who waits may be gone before it ends: nginx ends requests.
+---  Then `lost(status, at, on)` is called in its place
 ---@field cancel fun(ticket: integer): boolean
 ---@field run fun(fn: function, ...): any
 ---@field turn fun(until_ns: ffi.cdata*|integer|nil)
@@ -361,8 +364,9 @@ local VERBS = { "wait", "cancel", "sleep", "spawn", "run", "turn" }
 ---@param close fun()  give back what the clock needed
 ---@param waiters_max integer?
 ---@param level integer  whose mistake a bad option is
+---@param class? table   rounds that wait in another way: a table that looks for the rest in these
 ---@return neap.Rounds
-function rounds.open(rt, pass, close, waiters_max, level)
+function rounds.open(rt, pass, close, waiters_max, level, class)
   local most = waiters_max or WAITERS_MAX
   if type(most) ~= "number" or most < 1 or most > 2 ^ 24 or most % 1 ~= 0 then
     error("waiters_max: a whole number from 1 to 2^24 expected, got " .. tostring(most), level + 1)
@@ -379,9 +383,9 @@ function rounds.open(rt, pass, close, waiters_max, level)
     rt = rt, pass = pass, batch = new_batch(BATCH),
     waiting = {}, early = {}, ready = {}, head = 1, tail = 0,
     pool = {}, all = {}, spawned = 0, failures = {},
-  }, rounds)
+  }, class or rounds)
   for _, verb in ipairs(VERBS) do
-    local method = rounds[verb]
+    local method = self[verb]
     rt[verb] = function (...) return method(self, ...) end
   end
 

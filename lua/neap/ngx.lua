@@ -1,0 +1,198 @@
+--- neap inside nginx. Three lines set it up:
+---
+---     init_by_lua_block        { neap = require "neap.ngx" … limiters … }
+---     init_worker_by_lua_block { neap.ngx.init_worker() }
+---     log_by_lua_block         { neap.ngx.log() }            # in http, for all locations
+---
+--- and one limits a location:
+---
+---     access_by_lua_block { neap.ngx.access { limiter = api, timeout = "2s" } }
+---
+--- What `require` answers is neap itself, with `neap.ngx` for what only nginx has; every verb that
+--- waits waits with nginx (see neap.runtime.ngx). What is held until a request ends is given back
+--- in its log phase, whatever became of it: nginx runs that phase for each request, and nothing may
+--- wait there, nor has to. What belongs to a request is found by its connection and its number on
+--- it, not by ngx.ctx, which is gone after an internal redirect (error_page, try_files).
+local ngx = rawget(_G, "ngx")
+if not ngx then error("neap.ngx: this is not nginx; require \"neap\"", 0) end
+
+local errors = require "neap.errors"
+local fields = require "neap.ngx.fields"
+local grammar = require "neap.grammar"
+local limiter = require "neap.limiter"
+local neap = require "neap"
+local runtime = require "neap.runtime"
+
+local error, ipairs, next, pairs, pcall = error, ipairs, next, pairs, pcall
+local tostring, type = tostring, type
+local ceil, max = math.ceil, math.max
+
+local OPTIONS = { "limiter", "key", "cost", "timeout", "status", "headers", "dry_run" }
+local MANY = 1000   -- permits held, and no log phase seen yet
+
+local nginx = {}
+
+-- ---- what a request holds ----------------------------------------------------------------------
+
+local held, count, logs = {}, 0, false   -- lists of permits, by request
+
+local function name_of_request()
+  local var = ngx.var
+  return var.connection .. ":" .. var.connection_requests
+end
+
+--- Give this permit back in the log phase of the request, with how that ended: "failure" for a
+--- status of 500 and more, "ignore" when the client hung up, else "success". Once it is released
+--- otherwise that comes to nothing.
+---@param permit neap.Permit
+---@return neap.Permit  the same
+function nginx.hold(permit)
+  if type(permit) ~= "table" or not permit.give then
+    error("hold: a permit expected, got " .. tostring(permit), 2)
+  end
+  local request = name_of_request()
+  local list = held[request]
+  if list then
+    list[#list + 1] = permit
+  else
+    held[request] = { permit }
+  end
+  count = count + 1
+  if count == MANY and not logs then
+    ngx.log(ngx.ERR, "neap: ", count, " permits are held and none came back: ",
+      "log_by_lua_block { neap.ngx.log() } is missing")
+  end
+  return permit
+end
+
+local function outcome_of(status)
+  if status == 499 then return "ignore" end
+  return status >= 500 and "failure" or "success"
+end
+
+--- The handler of the log phase: what the request holds is given back, and when nginx ended it, it
+--- leaves the lines it stood in.
+---@param outcome? "success"|"failure"|"ignore"  instead of what its status says
+function nginx.log(outcome)
+  logs = true
+  local status = ngx.status
+  if status == 499 then runtime.current().look() end
+  if not next(held) then return end
+  local request = name_of_request()
+  local list = held[request]
+  if not list then return end
+  held[request] = nil
+  count = count - #list
+  for _, permit in ipairs(list) do
+    local ok, message = pcall(permit.give, permit, outcome or outcome_of(status))
+    if not ok then ngx.log(ngx.ERR, "neap: ", message) end
+  end
+end
+
+-- ---- access ------------------------------------------------------------------------------------
+
+--- The table that acquire is given.
+local function ask_for(options, level)
+  local given = { timeout = options.timeout or 0 }
+  local cost = options.cost
+  if type(cost) == "table" then
+    for name, value in pairs(cost) do given[name] = value end
+  else
+    given.cost = cost
+  end
+  local key = options.key
+  for _, kind in ipairs(options.limiter.terms.keys or {}) do
+    given[kind.name] = type(key) == "table" and key[kind.name] or key
+    if given[kind.name] == nil then error("access: key is missing", level + 1) end
+  end
+  return given
+end
+
+-- A limit per key alone is said the key first.
+local function acquire(one, given)
+  local by = one.by
+  if not by then return one:acquire(given) end
+  local key = given[by]
+  given[by] = nil
+  return one:acquire(key, given)
+end
+
+local function try(one, given)
+  given.timeout = nil
+  local by = one.by
+  if not by then return one:try_acquire(given) end
+  local key = given[by]
+  given[by] = nil
+  return one:try_acquire(key, given.cost or given)
+end
+
+local function status_of(why)
+  local status = errors.of(why).status
+  return (status == 503 or status == 499) and status or 429
+end
+
+local function refuse(options, why, wait_s)
+  if wait_s then ngx.header["Retry-After"] = max(1, ceil(wait_s)) end
+  return ngx.exit(options.status or status_of(why))
+end
+
+--- A handler for the access (or rewrite) phase: goes on when the limiter lets it, after waiting in
+--- line for up to `timeout`; or else ends the request, at once when the time would not do. The
+--- permit, if it has something to give back, is held until the log phase.
+---
+---   limiter   any
+---   key       where limits are kept by key: a text, or a table of keys by name
+---   cost      as for acquire; 1 unless told
+---   timeout   how long to wait in line; 0, not at all, unless told
+---   status    of a refusal; unless told 429, or 503 when it is not the caller's doing (a breaker
+---             is open, no place to wait)
+---   headers   false: no RateLimit and RateLimit-Policy; Retry-After comes with every refusal
+---             whose end a clock can tell
+---   dry_run   true: never waits and never refuses; what would be refused is logged and answered
+---@param options table
+---@return neap.Permit? permit  nil only with dry_run
+---@return string? why
+---@return number? wait_s
+function nginx.access(options)
+  if type(options) ~= "table" then
+    error("access: a table expected, got " .. type(options), 2)
+  end
+  grammar.check_names("access", options, OPTIONS, 2)
+  local one = options.limiter
+  if not limiter.is(one) then
+    error("access: limiter: a limiter expected, got " .. tostring(one), 2)
+  end
+  local given = ask_for(options, 2)
+  local permit, why, wait_s = (options.dry_run and try or acquire)(one, given)
+  if options.headers ~= false then fields.send(ngx.header, one, options.key) end
+  if permit then
+    if one.reclaim or permit.guests then nginx.hold(permit) end
+    return permit
+  elseif not options.dry_run then
+    return refuse(options, why, wait_s)
+  end
+  ngx.log(ngx.NOTICE, "neap: would refuse: ", one.name, ": ", why)
+  return nil, why, wait_s
+end
+
+-- ---- life --------------------------------------------------------------------------------------
+
+--- In init_worker_by_lua: what workers must not have in common is drawn anew.
+function nginx.init_worker()
+  neap.backoff.forked(ngx.worker.pid())
+end
+
+--- Wait in another way, before the first limiter is used: `clock = "cached"` reads the clock once
+--- per turn of nginx's loop, `waiters_max` bounds those who wait in a worker.
+---@param options { waiters_max: integer?, clock: "exact"|"cached"|nil }
+function nginx.use(options)
+  runtime.use(require "neap.runtime.ngx".new(options))
+end
+
+nginx.limit_req = require "neap.ngx.limit_req"
+nginx.limit_conn = require "neap.ngx.limit_conn"
+nginx.limit_count = require "neap.ngx.limit_count"
+nginx.limit_traffic = require "neap.ngx.limit_traffic"
+neap.ngx = nginx
+
+return neap
