@@ -76,6 +76,7 @@ local SERVER = table.concat {
       check(), " ", kept())]]),
   location("free", "ngx.say(limits[ngx.var.arg_of]:available())"),
   location("hold", HOLD:format "one"),
+  location("callback", "assert(ngx.on_abort(function () ngx.exit(499) end))" .. HOLD:format "one"),
   location("lost", HOLD:format "lost", nil, "log_by_lua_block { }"),
   location("boom", "ngx.sleep(0.05) error 'boom'", "one"),
   location("boom_elsewhere", "error 'boom'", "one", "error_page 500 /oops;"),
@@ -226,12 +227,13 @@ describe("nginx", function ()
       assert.equal(429, server:get "/layered?key=ann".status)
     end)
 
-    for path, how in pairs { hold = "at once, by the log phase", lost = "within a second or so" } do
+    for path, how in pairs { hold = "at once, by the log phase", lost = "within a second or so",
+      callback = "at once, by its own callback" } do
       it("frees the place of a client that hung up, " .. how, function ()
-        local of = path == "hold" and "one" or path
+        local of = path == "lost" and "lost" or "one"
         local holder = server:send("/" .. path .. "?s=1.3")
         process.eventually(function () return free(of) == 0 end)
-        for _ = 1, path == "hold" and 4 or 1 do
+        for _ = 1, path == "lost" and 1 or 4 do
           local gone = server:send("/" .. path)
           process.eventually(function () return waiting() == 1 end)
           gone.wire:close()
@@ -241,7 +243,7 @@ describe("nginx", function ()
         local waiter = server:send("/" .. path)
         process.eventually(function () return waiting() == 1 end)
         holder.wire:close()         -- which ends that one, too
-        if path == "hold" then
+        if path ~= "lost" then
           assert.equal("held\n", nginx.answers { waiter }[1].body)
           assert.is_true(waiter.took < 0.8, "its turn came late")
           process.eventually(function () return free(of) == 1 end)
