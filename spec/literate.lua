@@ -78,7 +78,8 @@ local about = {}
 about.__index = about
 about.__tostring = function (self) return self.digits .. "…" end
 
-local quoted = P '"' * (P "\\" * 1 + 1 - S '"\n') ^ 0 * '"'
+local function between(mark) return P(mark) * (P "\\" * 1 + 1 - P(mark)) ^ 0 * mark end
+local quoted = between '"' + between "'"
 local number = S "-" ^ -1 * R "09" ^ 1 * (P "." * R "09" ^ 0) ^ -1
 local as_lua = Cs((quoted + C(number) * "…" / 'about "%1"' + P "…" / "more" + 1) ^ 0)
 

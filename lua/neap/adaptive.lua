@@ -1,9 +1,10 @@
 --- An adaptive limit: how many at once, found out from how calls end.
 ---
 ---     local api = neap.adaptive "vegas"                  -- from 1 to 100 at once
----     local result = api:with(1, fetch, url)             -- "failure" when it raises
+---     local answer = api:with(1, fetch, url)             -- "failure" when it raises
 ---     local permit = api:acquire { timeout = "2s" }
----     permit:give(ok and "success" or "failure")         -- or "ignore", which says nothing
+---     local answer = fetch(url)
+---     permit:give(answer and "success" or "failure")     -- or "ignore", which says nothing
 ---
 --- It is a semaphore whose limit moves between `floor` and `ceiling`. Whatever gives a permit back
 --- moves it, in a hybrid, too; a limit that rose lets those in line go at that instant, one that
@@ -172,22 +173,39 @@ end
 local function state_of(self) return self.leaf.as.adaptive end
 
 --- Permits there are just now.
+---
+---     neap.adaptive({ initial = 10 }):limit()            --> 10
+---
 ---@return integer
 function adaptive:limit() return tonumber(state_of(self).limit) end
 
 --- Permits that are out; more than the limit after it sank.
+---
+---     api:in_flight()                                    --> 0
+---
 ---@return integer
 function adaptive:in_flight() return tonumber(state_of(self).in_use) end
 
+--- The least it can be.
+---
+---     api:floor()                                        --> 1
+---
 ---@return integer
 function adaptive:floor() return tonumber(state_of(self).floor) end
 
+--- The most.
+---
+---     api:ceiling()                                      --> 100
+---
 ---@return integer
 function adaptive:ceiling() return tonumber(state_of(self).ceiling) end
 
 --- How often the limit moved, ever; and when it last did, as neap.now() has it: 0 when never.
+---
+---     neap.adaptive():changes()                          --> 0, 0
+---
 ---@return integer count
----@return number at
+---@return number at  seconds
 function adaptive:changes()
   return tonumber(state_of(self).changes), tonumber(state_of(self).changed_at) / 1e9
 end
@@ -196,6 +214,7 @@ end
 
 --- Where Lua notices that the limit moved: after each give, and after other bounds. Who sets
 --- `changed` is told here, once for what one give did; it may do all but wait.
+---@package
 function adaptive:notice()
   local a = state_of(self)
   if a.changes == self.seen then return end
@@ -206,6 +225,10 @@ function adaptive:notice()
 end
 
 --- Other bounds from now on; the limit is cut to them. Those in line may go when it rises.
+---
+---     api:bounds(5, 50)
+---     api:limit()                                        --> 5
+---
 ---@param floor integer    0 counts as 1
 ---@param ceiling integer  raised to the floor
 function adaptive:bounds(floor, ceiling)
@@ -218,6 +241,7 @@ function adaptive:bounds(floor, ceiling)
 end
 
 --- What a strategy in Lua makes of a call that ends, before it is given back. For permits.
+---@package
 ---@param outcome "success"|"failure"
 ---@param rtt_s number
 ---@param now ffi.cdata*

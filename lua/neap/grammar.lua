@@ -19,6 +19,7 @@ local LONGEST_WORD = 40       -- nobody means a word by something longer
 -- ---- words ------------------------------------------------------------------------------------
 
 --- Text from outside as it may be shown: control bytes escaped, the far end cut off.
+---@package
 ---@param text string
 ---@param most? integer  bytes, 60 unless told
 ---@return string
@@ -53,6 +54,7 @@ local function distance(typed, meant)
 end
 
 --- The word that was probably meant, if any is near enough.
+---@package
 ---@param typed string
 ---@param words string[]
 ---@return string?
@@ -67,6 +69,7 @@ function grammar.nearest(typed, words)
 end
 
 --- A message, with the word that was probably meant, if any.
+---@package
 ---@param message string
 ---@param typed string?
 ---@param words string[]?

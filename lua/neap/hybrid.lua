@@ -3,6 +3,7 @@
 ---     local api = neap.hybrid { "10/s", "500/min", neap.semaphore(8) }
 ---     local llm = neap.hybrid { requests = "500/min", tokens = "200k/min burst 40k" }
 ---     llm:acquire { requests = 1, tokens = 1500 }
+---     llm:available "tokens"             --> 38500
 ---
 --- A refused call charges nobody. A limit in the list is charged what the call costs, and one with
 --- a name what the call says under it: nothing, when the call names only others. Hybrids nest: what

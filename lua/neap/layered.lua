@@ -5,7 +5,9 @@
 ---       user = "10/s burst 20",
 ---       endpoint = neap.per_key("100/s", { most = 1000 }),
 ---     }
----     api:acquire { user = "ann", endpoint = "/v1/chat", timeout = "5s" }
+---     local permit = api:acquire { user = "ann", endpoint = "/v1/chat", timeout = "5s" }
+---     api:why { user = "ann", endpoint = "/v1/chat", cost = 20 }
+---     --> "user: needs 20 of 20, has 19; free in 100ms"
 ---
 --- It is a hybrid (see neap.hybrid), with scopes: `global` is for every call, and each other name
 --- is a kind of key, whose limit is kept per key. What refuses is named after its scope.

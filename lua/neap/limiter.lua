@@ -11,24 +11,25 @@
 ---
 --- and from acquire also "timeout", "cancelled", and "queue" when all places to wait are taken.
 --- `wait_s` is how long until it could leave, nil when no clock can tell.
+---
+---     local api = neap.hybrid { requests = "10/s", input = "1000/min", calls = "8 in flight" }
 local ffi = require "ffi"
 local C = require "neap.engine"
 local all = require "neap.all"
 local answers = require "neap.answers"
 local cost = require "neap.cost"
+local deadlines = require "neap.deadline"
 local events = require "neap.events"
 local keys = require "neap.key"
 local notation = require "neap.notation"
 local permit = require "neap.permit"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
-local rounds = require "neap.runtime.rounds"
 local stats = require "neap.stats"
 
 local error, getmetatable, ipairs, pairs, pcall = error, getmetatable, ipairs, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local current, read = runtime.current, cost.read
-local NEVER, HORIZON = C.neap_never, C.neap_horizon
 local GRANTED, WAITING, NEVER_GRANTED = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
 local CANCELLED, SHED, FULL = C.NEAP_CANCELLED, C.NEAP_SHED, C.NEAP_QUEUE_FULL
 local OK = C.NEAP_OK
@@ -52,6 +53,7 @@ limiter.__index = limiter
 -- ---- making -----------------------------------------------------------------------------------
 
 --- A kind of limiter: a table of methods that starts with these, or with another kind's.
+---@package
 ---@param kind table?
 ---@return table
 function limiter.class(kind)
@@ -62,6 +64,7 @@ function limiter.class(kind)
 end
 
 --- Is it one of ours?
+---@package
 ---@param x any
 ---@return boolean
 function limiter.is(x)
@@ -70,6 +73,7 @@ function limiter.is(x)
 end
 
 --- Make `self` a limiter of these parts.
+---@package
 ---@generic T
 ---@param class T
 ---@param self table
@@ -87,6 +91,7 @@ function limiter.init(class, self, parts, level, guests)
 end
 
 --- A name from options, or what it is called otherwise.
+---@package
 ---@param options table?
 ---@param otherwise string
 ---@param known table<string, true>  the options there are besides name
@@ -114,6 +119,7 @@ end
 
 --- The leaf has another limit now: say so where it is called by the old one, also in whatever
 --- contains it.
+---@package
 ---@param self neap.Limiter
 ---@param leaf ffi.cdata*
 ---@param old string
@@ -133,6 +139,7 @@ nothing.request = ffi.new("struct neap_request", nothing)
 
 --- The engine's present, with all that was due before it done: the clock, or the latest that the
 --- engine was told, when that steps back. It is where an empty request is granted.
+---@package
 ---@return ffi.cdata* now
 ---@return neap.Runtime
 function limiter.present()
@@ -141,65 +148,8 @@ function limiter.present()
   return answer.at, rt
 end
 
---- A duration in ns: seconds, or a text such as "250ms". The horizon, or math.huge, is for ever.
----@param duration number|string
----@param what string
----@param level integer
----@return ffi.cdata*  int64_t
-function limiter.ns_of(duration, what, level)
-  if type(duration) == "number" and duration < 0 then
-    error(("%s: seconds from 0 expected, got %s"):format(what, tostring(duration)), level + 1)
-  end
-  return rounds.ns(duration, level)   -- a tail call, which has no level of its own
-end
-
-local function earlier(a, b) return a < b and a or b end
-
---- The instant given up at, from a table of options.
----@param given any
----@param now ffi.cdata*
----@param level integer
----@return ffi.cdata*
-function limiter.deadline_of(given, now, level)
-  if type(given) ~= "table" then return NEVER end
-  local at = NEVER
-  if given.timeout ~= nil then at = now + limiter.ns_of(given.timeout, "timeout", level + 1) end
-  local deadline = given.deadline
-  if type(deadline) == "number" and deadline == deadline then
-    at = earlier(at, rounds.ns(deadline, level + 1))
-  elseif ffi.istype("int64_t", deadline) then
-    at = earlier(at, deadline < 0 and 0LL or deadline)
-  elseif deadline ~= nil then
-    error("deadline: an instant expected, as neap.now() gives it, got " .. tostring(deadline),
-      level + 1)
-  end
-  return at < HORIZON and at or NEVER
-end
-
---- `acquire(3, 2)`, `acquire({ input = 5 }, { deadline = at })`: how long to wait, said apart.
----@param given integer|table|nil
----@param wait number|string|table  a timeout, or a table of timeout and deadline
----@param level integer
----@return table
-function limiter.joined(given, wait, level)
-  if type(wait) ~= "table" then wait = { timeout = wait } end
-  for name in pairs(wait) do
-    if name ~= "timeout" and name ~= "deadline" then
-      error(("acquire: how long to wait: timeout or deadline expected, got %s"):format(
-        tostring(name)), level + 1)
-    end
-  end
-  if type(given) == "table" and (given.timeout ~= nil or given.deadline ~= nil) then
-    error("acquire: how long to wait is said twice", level + 1)
-  end
-  if type(given) == "table" and given.cost ~= nil then
-    local both = {}
-    for name, value in pairs(given) do both[name] = value end
-    both.timeout, both.deadline = wait.timeout, wait.deadline
-    return both
-  end
-  return { cost = given, timeout = wait.timeout, deadline = wait.deadline }
-end
+limiter.ns_of, limiter.deadline_of, limiter.joined = deadlines.ns_of, deadlines.of,
+  deadlines.joined
 
 -- ---- asking -----------------------------------------------------------------------------------
 
@@ -244,6 +194,11 @@ limiter.read = read_request
 -- these, so that a mistake is their caller's, too.
 
 --- Take now or not at all. Never overtakes those who wait for the same limit.
+---
+---     local permit, why, wait_s = api:try_acquire { requests = 1, input = 600 }
+---     api:try_acquire { requests = 1, input = 600 }        --> nil, "rate", 12
+---     api:try_acquire { requests = 11 }                    --> nil, "cost"
+---
 ---@param given? integer|table<string, integer>  what it costs, 1 unless told, and keys by name
 ---@param key? string|integer
 ---@return neap.Permit? permit
@@ -263,6 +218,9 @@ function limiter:try_acquire(given, key)
 end
 
 --- Answer as try_acquire would, and take nothing.
+---
+---     api:peek { requests = 1, input = 400 }               --> true
+---
 ---@param given? integer|table<string, integer>
 ---@param key? string|integer
 ---@return true? granted
@@ -327,8 +285,14 @@ end
 
 --- Take, and wait in line for it: for ever, or as long as `timeout` (a duration, 0: not at all) or
 --- `deadline` (an instant) say. What cannot be met in time is refused at once.
+---
+---     api:acquire { input = 600, timeout = "5s" }          --> nil, "timeout", 12
+---     api:acquire({ input = 600 }, "20s"):release()
+---     neap.now()                                           --> 12
+---
 ---@param given? integer|table  `{ input = 1500, timeout = 2 }`, `{ cost = 3, deadline = at }`
----@param wait? number|string|table  a timeout, or `{ deadline = at }`, if not in the table
+---@param wait? number|string|table  a timeout, seconds or "2s", or `{ deadline = at }`, if not in
+---the table
 ---@param key? string|integer
 ---@return neap.Permit? permit
 ---@return string? why
@@ -353,6 +317,10 @@ end
 
 --- What stands in the way of a call, nil when nothing does. With a timeout or a deadline, as for
 --- acquire, also whether it can be met: "timeout" when it cannot.
+---
+---     api:why { input = 600 }   --> "input: needs 600 of 1000, has 0; free in 36s"
+---     api:why { input = 600, timeout = "5s" }.word         --> "timeout"
+---
 ---@param given? integer|table<string, integer>
 ---@param key? string|integer
 ---@return neap.Reason?
@@ -379,6 +347,9 @@ limiter.finish = finish
 
 --- Acquire, call `fn(...)`, give back: "success" when it returns; "failure" when it raises, and
 --- then its error goes on unchanged.
+---
+---     local answer = api:with({ requests = 1, timeout = "5s" }, fetch, url)
+---
 ---@param given integer|table|nil  as for acquire
 ---@param fn function
 ---@param ... any  its arguments
@@ -420,6 +391,9 @@ end
 
 --- Whole tokens or permits that a call could have now, of every limit or of one cost; below 0
 --- after borrowing. Those who wait are not counted. math.huge: no limit.
+---
+---     api:available "requests"                             --> 9
+---
 ---@param name? string
 ---@param of? table<string, string|integer>  the keys, where limits are kept by key
 ---@return number
@@ -429,6 +403,10 @@ function limiter:available(name, of)
 end
 
 --- The most that one call could ever have. math.huge: no limit.
+---
+---     api:capacity()                                       --> 8
+---     api:capacity "input"                                 --> 1000
+---
 ---@param name? string
 ---@param of? table<string, string|integer>
 ---@return number
@@ -438,6 +416,10 @@ function limiter:capacity(name, of)
 end
 
 --- What became of its calls, in counters, and how long they waited.
+---
+---     local s = api:stats()
+---     print(s.granted, s.refused.rate, s.expired, s.wait.max)   --> 3, 1, 1, 12
+---
 ---@return neap.Stats
 function limiter:stats() return stats.read(self) end
 
@@ -445,6 +427,10 @@ function limiter:stats() return stats.read(self) end
 
 --- Refuse everything from now on, those in line first, with "closed"; also whatever contains it.
 --- Permits that are out can still be given back.
+---
+---     api:close()
+---     api:try_acquire { requests = 1 }                     --> nil, "closed"
+---
 function limiter:close()
   if self.closed then return end
   self.closed = true
@@ -455,6 +441,10 @@ function limiter:close()
   for parent in pairs(self.parents) do limiter.close(parent) end
 end
 
+--- What it is called.
+---
+---     tostring(neap.throttle "100/min")                    --> "100/min"
+---
 ---@return string
 function limiter:__tostring() return self.name end
 

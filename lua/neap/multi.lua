@@ -2,8 +2,8 @@
 ---
 ---     local llm = neap.multi { requests = "500/min", tokens = "100k/min" }
 ---     local permit, why, wait_s = llm:try_acquire { requests = 1, tokens = 1500 }
----     if not permit then print(llm:why { requests = 1, tokens = 1500 }) end
----     -- tokens: needs 1500 of 100000, has 900; free in 360ms
+---     llm:why { requests = 1, tokens = 99e3 }
+---     --> "tokens: needs 99000 of 100000, has 98500; free in 300ms"
 ---
 --- It is a hybrid, all of it: what is named there is charged by name, and so all or nothing, lines,
 --- permits, settling and nesting are the hybrid's, and a multi costs what a hybrid with names does.
@@ -53,14 +53,23 @@ local function class_of(base)
   end
 
   --- Whole tokens that a call could have now: the least of all dimensions, or of a name's first.
+  ---
+  ---     llm:available "tokens"      --> 98500
+  ---
   ---@type fun(self: neap.Multi, name?: string): number?  nil: no such name, and it is lenient
   multi.available = of_first "available"
 
   --- The most that one call could ever have, likewise.
+  ---
+  ---     llm:capacity()              --> 500
+  ---
   ---@type fun(self: neap.Multi, name?: string): number?
   multi.capacity = of_first "capacity"
 
   --- What stands in the way of a call: `limiter` is the dimension's name.
+  ---
+  ---     llm:why({ requests = 501, tokens = 1 }).limiter   --> "requests"
+  ---
   ---@param given? integer|table
   ---@return neap.Reason?
   function multi:why(given)

@@ -236,6 +236,16 @@ end
 ---@field mode "burst"|"smooth"|"sliding"|"fixed"|nil
 
 --- Each reader takes a text and gives a value, or nil, message, byte position, hint.
+---
+---     local notation = neap.notation
+---     local limit = notation.limit "10/s burst 20"
+---     print(limit)   --> { kind = "rate", amount = 10, per_ns = 1e9, burst = 20, mode = "burst" }
+---     notation.limit "10/sec brust 20"      --> nil, "expected …", 8, "burst"
+---     notation.rate "64 in flight"          --> nil, …
+---     notation.amount "200k"                --> 200000
+---     notation.size "5MB"                   --> 5000000
+---     notation.duration "1m30s"             --> 90e9
+---
 ---@alias neap.reader fun(text: string): any, string?, integer?, string?
 
 notation.limit = reader "limit"         ---@type neap.reader  a neap.limit
@@ -254,6 +264,9 @@ local function integer(value, least, what, level)
 end
 
 --- An amount in its shortest form: 1500, 200k, 5Mi.
+---
+---     notation.format_amount(200000)        --> "200k"
+---
 ---@param amount integer
 ---@return string
 function notation.format_amount(amount)
@@ -267,6 +280,9 @@ function notation.format_amount(amount)
 end
 
 --- A duration as one would say it: 250ms, 1m30s.
+---
+---     notation.format_duration(90e9)        --> "1m30s"
+---
 ---@param ns integer
 ---@return string
 function notation.format_duration(ns)
@@ -281,6 +297,9 @@ function notation.format_duration(ns)
 end
 
 --- A limit in its canonical form; what `notation.limit` reads back as the same value.
+---
+---     notation.format(limit)                --> "10/s burst 20"
+---
 ---@param value neap.limit
 ---@return string
 function notation.format(value)

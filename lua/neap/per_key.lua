@@ -1,7 +1,7 @@
 --- A limit per key: the same limit for everyone, and to each his own.
 ---
 ---     local users = neap.per_key("10/s burst 20", { overrides = { vip = "100/s" } })
----     users:try_acquire("ann")                          -- ann's tenth of a second
+---     users:try_acquire("ann")                          -- one of ann's 20
 ---     users:acquire("bob", { cost = 3, timeout = "2s" })
 ---
 ---     local api = neap.hybrid { "1000/s", users }       -- inside others the key has a name
@@ -23,18 +23,18 @@ local C = require "neap.engine"
 local events = require "neap.events"
 local guest = require "neap.guest"
 local keys = require "neap.key"
-local leaves = require "neap.leaf"
 local limiter = require "neap.limiter"
+local limits_of = require "neap.per_key.limits"
 local makers = require "neap.per_key.makers"
 local notation = require "neap.notation"
 local stats = require "neap.stats"
 local throttle = require "neap.throttle"
-local window = require "neap.window"
 
 local error, getmetatable, ipairs, newproxy, pairs = error, getmetatable, ipairs, newproxy, pairs
 local pcall, tonumber, tostring, type = pcall, tonumber, tostring, type
 
 local leaf_t = ffi.typeof "struct neap_limiter"
+local is_word, leaf_for, written = limits_of.is_word, limits_of.leaf_for, limits_of.written
 
 local OPTIONS = { by = true, most = true, full = true, idle = true, lossless = true,
   overrides = true }
@@ -56,28 +56,6 @@ local per_key = limiter.class()
 
 -- ---- reading ----------------------------------------------------------------------------------
 
-local function written(limit, what, level)
-  local function refuse(message)
-    error(("per_key: %s: %s"):format(what, message), level + 2)
-  end
-  local value = limit
-  if type(limit) ~= "table" then
-    local message
-    value, message = notation.limit(limit)
-    if not value then
-      refuse(("bad limit %s: %s"):format(type(limit) == "string"
-        and ("%q"):format(notation.show(limit)) or tostring(limit), message))
-    end
-  elseif type(value.kind) ~= "string" then
-    refuse "a limit such as \"10/s\" expected, got a table without a kind"
-  end
-  if value.mode == "fixed" then
-    refuse(("%q: fixed windows start when the server says; write \"sliding\""):format(
-      notation.format(value)))
-  end
-  return value
-end
-
 local function whole(options, name, otherwise, most, level)
   local n = options[name]
   if n == nil then return otherwise end
@@ -90,29 +68,6 @@ local function whole(options, name, otherwise, most, level)
 end
 
 -- ---- making -----------------------------------------------------------------------------------
-
---- A limit that is one word: a rate or permits.
-local function is_word(value)
-  return value.kind == "in_flight" or value.kind == "rate" and value.mode ~= "sliding"
-end
-
---- A leaf for a value, as a key of its own may have it.
-local function leaf_for(value, label, level)
-  local leaf = leaf_t()
-  if value.kind == "unlimited" or value.kind == "closed" then
-    leaf.kind = C.NEAP_PAUSE
-    C.neap_pause_init(leaf.as.pause)
-    if value.kind == "closed" then leaf.as.pause.ends = C.neap_never end
-    return leaf
-  end
-  local log, entries
-  if value.mode == "sliding" then log, entries = window.log_for(value.amount, nil, level + 1) end
-  if not leaves.init(leaf, value, log, entries) then
-    error(("per_key: %s: %q does not fit: at most 6 tokens per ns, and a burst below 2^59"):format(
-      label, notation.format(value)), level + 1)
-  end
-  return leaf, log
-end
 
 --- Close a table when nobody is left who could use it. Not ffi.gc: permits that the collector gives
 --- back at the very end still need it, and finalizers of userdata run after those of cdata.
@@ -208,6 +163,9 @@ local function check(key, verb, level)
 end
 
 --- Take now or not at all.
+---
+---     users:try_acquire("ann", 25)            --> nil, "cost"
+---
 ---@param key string|integer
 ---@param given? integer|table  what it costs, 1 unless told
 ---@return neap.Permit? permit
@@ -218,6 +176,10 @@ function per_key:try_acquire(key, given)
   return limiter.try_acquire(self, given, key)
 end
 
+--- Answer as try_acquire would, and take nothing.
+---
+---     users:peek("ann", 20)                   --> nil, "rate", 0.4
+---
 ---@param key string|integer
 ---@param given? integer|table
 ---@return true? granted
@@ -229,9 +191,12 @@ function per_key:peek(key, given)
 end
 
 --- Take, and wait in the key's line for it.
+---
+---     users:acquire("ann", 20, "2s")
+---
 ---@param key string|integer
 ---@param given? integer|table  as for any limiter
----@param wait? number|string|table
+---@param wait? number|string|table  a timeout, seconds or "2s", or `{ deadline = at }`
 ---@return neap.Permit? permit
 ---@return string? why
 ---@return number? wait_s
@@ -240,6 +205,10 @@ function per_key:acquire(key, given, wait)
   return limiter.acquire(self, given, wait, key)
 end
 
+--- What stands in the way of a call, nil when nothing does.
+---
+---     users:why("ann").wait                   --> 0.1
+---
 ---@param key string|integer
 ---@param given? integer|table
 ---@return neap.Reason?
@@ -249,6 +218,9 @@ function per_key:why(key, given)
 end
 
 --- Acquire, call, give back; see limiter:with.
+---
+---     local answer = users:with("ann", 1, fetch, url)
+---
 ---@param key string|integer
 ---@param given integer|table|nil
 ---@param fn function
@@ -263,6 +235,10 @@ function per_key:with(key, given, fn, ...)
 end
 
 --- Whole tokens that a key has now; all of them for one that was never seen.
+---
+---     users:available "ann"                   --> 0
+---     users:available "eve"                   --> 20
+---
 ---@param key? string|integer
 ---@return number
 function per_key:available(key)
@@ -270,6 +246,9 @@ function per_key:available(key)
 end
 
 --- The most a call could ever have, of all keys or of one.
+---
+---     users:capacity "vip"                    --> 100
+---
 ---@param key? string|integer
 ---@return number
 function per_key:capacity(key)
@@ -279,6 +258,9 @@ end
 -- ---- looking and tending ----------------------------------------------------------------------
 
 --- How many keys are alive: who has used something that time has not given back yet. Walks them.
+---
+---     users:len()                             --> 1
+---
 ---@return integer
 function per_key:len()
   local now, most = limiter.present(), 0
@@ -309,6 +291,10 @@ local function key_stats(self)
   return all
 end
 
+--- What became of the keys.
+---
+---     users:key_stats().alive                 --> 1
+---
 ---@return neap.KeyStats
 function per_key:key_stats()
   local all = key_stats(self)
@@ -317,6 +303,9 @@ function per_key:key_stats()
 end
 
 --- As of any limiter, and `keys`, a neap.KeyStats.
+---
+---     users:stats().keys.evicted              --> 0
+---
 ---@return neap.Stats
 function per_key:stats()
   local all = limiter.stats(self)
@@ -325,6 +314,7 @@ function per_key:stats()
 end
 
 --- Keys forgotten to make room since this was last asked; for events.
+---@package
 ---@return integer
 function per_key:newly_evicted()
   local evicted = key_stats(self).evicted
@@ -334,6 +324,10 @@ function per_key:newly_evicted()
 end
 
 --- The limiter of a key, where a function makes them: for what only its kind can do.
+---
+---     local hosts = neap.per_key(function () return neap.breaker { failures = 3 } end)
+---     hosts:of(host):state()                  --> "closed"
+---
 ---@param key string|integer
 ---@return neap.Limiter?  nil: no room for another key
 function per_key:of(key)
@@ -343,6 +337,9 @@ function per_key:of(key)
 end
 
 --- Forget a key, as if it were new.
+---
+---     users:forget "ann"
+---
 ---@param key string|integer
 function per_key:forget(key)
   local hash = keys.hash(key, "forget", 2)
@@ -354,33 +351,18 @@ function per_key:forget(key)
   if self.makers then self.makers:forget(key, hash) end
 end
 
-local KEEP = {
-  keep = C.NEAP_KEEP_SPENT, balance = C.NEAP_KEEP_HELD, scale = C.NEAP_KEEP_RATIO,
-  reset = C.NEAP_KEEP_NOTHING,
-}
-
---- May one limit become another?
-local function check_change(old, new, mode, level)
-  if old.kind ~= new.kind or old.mode == "sliding" ~= (new.mode == "sliding") then
-    error(("reconfigure: from %q to %q is another kind of limit: build a new one"):format(
-      notation.format(old), notation.format(new)), level + 1)
-  end
-  local keeps = old.kind ~= "rate" and { keep = true }
-    or old.mode == "sliding" and { keep = true, reset = true } or KEEP
-  if not keeps[mode] then
-    error(("reconfigure: %s cannot do %q, only \"keep\"%s"):format(notation.format(old),
-      tostring(mode), keeps.reset and " and \"reset\"" or ""), level + 1)
-  end
-end
-
 --- Other limits for all keys, also for those who wait; keys with limits of their own keep those.
 --- Rates keep of each key what was spent ("keep"), what is left ("balance"), how full it is
 --- ("scale"), or nothing ("reset").
+---
+---     users:reconfigure "20/s burst 40"
+---     users:available "ann"                   --> 40
+---
 ---@param limits string|neap.limit|(string|neap.limit)[]  as many as there are, each of its kind
 ---@param mode? "keep"|"balance"|"scale"|"reset"
 function per_key:reconfigure(limits, mode)
   mode = mode or "keep"
-  if not KEEP[mode] then
+  if not limits_of.KEEP[mode] then
     error("reconfigure: \"keep\", \"balance\", \"scale\" or \"reset\" expected, got "
       .. tostring(mode), 2)
   elseif not self.values then
@@ -393,14 +375,14 @@ function per_key:reconfigure(limits, mode)
   local values, likes = {}, {}
   for i, limit in ipairs(limits) do
     values[i] = written(limit, "limit " .. i, 2)
-    check_change(self.values[i], values[i], mode, 2)
+    limits_of.check_change(self.values[i], values[i], mode, 2)
     if is_word(values[i]) then likes[i] = leaf_for(values[i], "limit " .. i, 2) end
   end
   local now, rt = limiter.present()
   for i, value in ipairs(values) do
     local part = self.terms.parts[i]
     if likes[i] then
-      local code = C.neap_keyed_change(self.tables[i], likes[i], KEEP[mode], now)
+      local code = C.neap_keyed_change(self.tables[i], likes[i], limits_of.KEEP[mode], now)
       if code == C.NEAP_EFULL then
         error("reconfigure: keys of the last change have no place yet: try again later", 2)
       elseif code ~= C.NEAP_OK then
@@ -419,6 +401,7 @@ function per_key:reconfigure(limits, mode)
 end
 
 --- For refusals: is the key's limit "closed"?
+---@package
 ---@param hash ffi.cdata*
 ---@return boolean
 function per_key:is_closed(hash) return self.shut[tostring(hash)] or false end

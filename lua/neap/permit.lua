@@ -5,6 +5,9 @@
 --- helped by the collector: a permit that nobody can reach any more gives back what it holds, with
 --- the outcome "ignore". That comes late and at no certain moment, so it is the net below, not the
 --- way down: `limiter:with(cost, fn)` is.
+---
+---     local api = neap.hybrid { calls = "2 in flight", tokens = "1000/min" }
+---     local permit = api:acquire { calls = 1, tokens = 600 }
 local ffi = require "ffi"
 local C = require "neap.engine"
 local cost = require "neap.cost"
@@ -36,6 +39,7 @@ permit.__index = permit
 
 --- A permit for what `request` was granted at `at`. One that holds nothing and was charged few
 --- costs is one small table, which compiled code does not even build when it is dropped.
+---@package
 ---@param limiter neap.Limiter
 ---@param request ffi.cdata*   struct neap_request; copied where it is needed
 ---@param n integer?           the cost, when it is the same for all
@@ -97,6 +101,7 @@ end
 
 --- What the collector calls for a permit of `limiter` that was never given back. The finalizer
 --- keeps its upvalues, and so the limiter's memory, alive until the last permit is gone.
+---@package
 ---@param limiter neap.Limiter
 ---@return fun(request: ffi.cdata*)
 function permit.reclaimer(limiter)
@@ -120,6 +125,10 @@ end
 
 --- Give back. The outcome tells limits that learn from it how the call went; an error of one that
 --- learns in Lua is raised when all is given back.
+---
+---     permit:give "failure"     --> true
+---     permit:give()             --> false
+---
 ---@param outcome? "success"|"failure"|"ignore"  "success" unless told
 ---@return boolean  false when it was given back before, and nothing happens
 function permit:give(outcome)
@@ -142,6 +151,9 @@ function permit:give(outcome)
 end
 
 --- `give "success"`.
+---
+---     api:acquire({ calls = 1 }):release()
+---
 ---@return boolean
 function permit:release() return self:give() end
 
@@ -157,6 +169,7 @@ local function charged(self)
 end
 
 --- As if it had never been granted, for one that nobody got to see.
+---@package
 function permit:undo()
   if self.request then ffi.gc(self.request, nil) end
   self.over = true
@@ -166,6 +179,11 @@ end
 
 --- Tell what was really used: what was too much goes back, what was too little is charged now, and
 --- later calls wait for it. In flight, what is left stays held until the permit is given back.
+---
+---     local other = api:acquire { calls = 1, tokens = 400 }
+---     other:settle { tokens = 100 }
+---     api:available "tokens"    --> 300
+---
 ---@param amount integer|table<string, integer>  a cost that the table does not name stays as it was
 ---@return boolean  false when the permit was given back before, and nothing happens
 function permit:settle(amount)
@@ -190,6 +208,11 @@ function permit:settle(amount)
   return true
 end
 
+--- What it is of.
+---
+---     tostring(permit)          --> "permit of calls and tokens, given back"
+---
+---@return string
 function permit:__tostring()
   return ("permit of %s%s"):format(self.limiter.name, self.over and ", given back" or "")
 end

@@ -144,6 +144,11 @@ end
 ---@field listen { resp: string[] }
 
 --- Read a policy from its text.
+---
+---     local text = 'policy "openai" { limits = { requests = "500/min" } }'
+---     local tree, mistakes = neap.policy.parse(text, "policy.lua")
+---     print(tree.policies[1].limits[1].text)              --> "500/min"
+---
 ---@param text string
 ---@param name string   the file, for messages
 ---@param options? { clock: (fun(): number)?, getenv: (fun(name: string): string?)? }
@@ -190,6 +195,10 @@ function policy.parse(text, name, options)
 end
 
 --- Read a policy file.
+---
+---     local none, why = neap.policy.load "/nowhere/policy.lua"
+---     print(none, why[1].message)                         --> nil, "…"
+---
 ---@param path string
 ---@param options? table   as for `policy.parse`
 ---@return neap.tree? tree, neap.mistake[]? mistakes

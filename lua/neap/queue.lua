@@ -4,6 +4,12 @@
 ---     api:acquire { priority = 5, timeout = "30s" }        -- higher goes first
 ---     api:acquire { flow = customer, cost = 3 }            -- customers take turns, by cost
 ---
+---     local rush = neap.queue("1/s", { capacity = 1 })
+---     rush:acquire()
+---     local waiting = neap.spawn(function () return rush:acquire { timeout = "5s" } end)
+---     neap.sleep(0.5)
+---     rush:acquire { timeout = "5s" }                      --> nil, "queue"
+---
 --- Any limiter has lines, in which those who came first go first. A queue has these rules instead:
 --- a higher priority goes first; of one priority, flows take turns, by cost; and of one flow who
 --- came first. Only the first of all draws from the limiter: while it waits nobody passes it, even
@@ -39,6 +45,7 @@ local room = {}
 room.__index = room
 
 --- What a request says about its place, into its struct.
+---@package
 ---@param request ffi.cdata*
 ---@param given any
 ---@param level integer
@@ -68,6 +75,9 @@ local function class_of(base)
   local stats = ffi.new "struct neap_queue_stats"
 
   --- How many wait.
+  ---
+  ---     rush:len()                                         --> 1
+  ---
   ---@return integer
   function queue:len()
     C.neap_queue_stats(self.room.c, stats)

@@ -1,10 +1,12 @@
 --- A semaphore: how many at once.
 ---
 ---     local calls = neap.semaphore(64)
----     local result = calls:with(1, fetch, url)     -- waits for a place, and leaves it
+---     local answer = calls:with(1, fetch, url)     -- waits for a place, and leaves it
 ---
 --- A weighted one is the same with costs above 1: "5MB in flight". With `overdraw` a call goes
 --- whenever nothing is owed, however heavy, and the next ones wait until that is paid off.
+---
+---     local bytes = neap.semaphore("5MB in flight", { overdraw = true })
 local ffi = require "ffi"
 local C = require "neap.engine"
 local answers = require "neap.answers"
@@ -54,6 +56,9 @@ local function name_for(permits)
 end
 
 --- Permits that are out.
+---
+---     calls:in_use()            --> 0
+---
 ---@return integer
 function semaphore:in_use()
   local leaf = self.leaf   -- the word itself may be held by another thread
@@ -61,12 +66,19 @@ function semaphore:in_use()
 end
 
 --- Permits there are.
+---
+---     calls:limit()             --> 64
+---
 ---@return integer
 function semaphore:limit() return tonumber(self.leaf.as.semaphore.limit) end
 
 --- Another number of permits from now on. Raised, those in line may go; lowered, nobody is sent
 --- away, and nobody follows until enough have come back. Permits that are out are what was spent,
 --- and only who has them can give them back: so "keep" is the one mode there is.
+---
+---     calls:reconfigure(32)
+---     calls:available()         --> 32
+---
 ---@param limit integer|string|neap.limit
 ---@param mode? "keep"
 function semaphore:reconfigure(limit, mode)
@@ -97,16 +109,43 @@ local function is_shut(self, given)
   return n == 0 and self:available() < 0
 end
 
+--- As of any limiter, but that nobody goes while more is out than there is.
+---
+---     local heavy = bytes:try_acquire(8e6)
+---     bytes:available()         --> -3000000
+---
+---@param given? integer|table
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
 function overdrawn:try_acquire(given)
   if is_shut(self, given) then return answers.own(self, "busy", 0, given) end
   return semaphore.try_acquire(self, given)
 end
 
+--- Answer as try_acquire would, and take nothing.
+---
+---     bytes:peek(0)             --> nil, "busy"
+---
+---@param given? integer|table
+---@return true? granted
+---@return string? why
+---@return number? wait_s
 function overdrawn:peek(given)
   if is_shut(self, given) then return nil, "busy" end
   return semaphore.peek(self, given)
 end
 
+--- Take, and wait in line for it, as of any limiter.
+---
+---     heavy:release()
+---     bytes:acquire(1000, "2s"):release()
+---
+---@param given? integer|table
+---@param wait? number|string|table  a timeout, seconds or "2s", or `{ deadline = at }`
+---@return neap.Permit? permit
+---@return string? why
+---@return number? wait_s
 function overdrawn:acquire(given, wait)
   if wait ~= nil then given = limiter.joined(given, wait, 2) end
   if not is_shut(self, given) then return semaphore.acquire(self, given) end

@@ -26,6 +26,9 @@ local function check(name, most, level)
 end
 
 --- The limiter of a name.
+---
+---     local permit = slots:of(host, 4):acquire()
+---
 ---@param name any
 ---@param most integer  how many places it has; 0: it is closed
 ---@return neap.Semaphore
@@ -48,6 +51,10 @@ function slots:of(name, most)
 end
 
 --- Another number of places from now on, for those who wait, too.
+---
+---     slots:change(host, 8)
+---     slots:of(host, 8):limit()     --> 8
+---
 ---@param name any
 ---@param most integer  1 and more
 function slots:change(name, most)
@@ -57,6 +64,9 @@ function slots:change(name, most)
 end
 
 --- Places of a name that are taken. 0 for one that nobody uses.
+---
+---     slots:count(host)             --> 1
+---
 ---@param name any
 ---@return integer
 function slots:count(name)

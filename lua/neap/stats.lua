@@ -29,6 +29,7 @@ local others = {}   -- by kind: weak, too
 local made = 0
 
 --- Count what becomes of the calls of a limiter that is new.
+---@package
 ---@param self neap.Limiter
 function stats.begin(self)
   made = made + 1
@@ -39,6 +40,7 @@ function stats.begin(self)
 end
 
 --- One that nobody asks by itself: neap.limiters() is to leave it out.
+---@package
 ---@param self neap.Limiter
 ---@return neap.Limiter self
 function stats.hide(self)
@@ -47,6 +49,7 @@ function stats.hide(self)
 end
 
 --- Somebody waits: keep how long.
+---@package
 ---@param self neap.Limiter
 function stats.keep_waits(self)
   if self.waits then return end
@@ -55,6 +58,7 @@ function stats.keep_waits(self)
 end
 
 --- Count a refusal that the engine had no part in.
+---@package
 ---@param self neap.Limiter
 ---@param word string
 function stats.refused(self, word)
@@ -70,6 +74,7 @@ function stats.refused(self, word)
 end
 
 --- One that the engine takes for cancelled was closed.
+---@package
 ---@param self neap.Limiter
 function stats.closed(self)
   self.counts.cancelled = self.counts.cancelled - 1
@@ -77,6 +82,7 @@ function stats.closed(self)
 end
 
 --- A permit was lost.
+---@package
 ---@param self neap.Limiter
 function stats.leaked(self) self.counts.leaked = self.counts.leaked + 1 end
 
@@ -132,6 +138,7 @@ local function read_waits(self)
 end
 
 --- How many calls of acquire took no longer than each of `bounds`, for others that draw histograms.
+---@package
 ---@param self neap.Limiter
 ---@param bounds { last: integer }[]  ascending; `last`: the last bucket up to there
 ---@return integer[] counts
@@ -151,6 +158,7 @@ function stats.cumulate(self, bounds)
 end
 
 --- All of it, as it is now, in a table of the caller's.
+---@package
 ---@param self neap.Limiter
 ---@return neap.Stats
 function stats.read(self)
@@ -173,6 +181,7 @@ local function by_id(set)
 end
 
 --- One that is new and no limiter, and counts by itself: a retry, a hedge, a budget.
+---@package
 ---@generic T
 ---@param kind string
 ---@param self T  it gets an id
@@ -186,12 +195,18 @@ function stats.join(kind, self)
 end
 
 --- Those of a kind.
+---@package
 ---@param kind string
 ---@return fun(): table?
 function stats.each_of(kind) return by_id(others[kind] or {}) end
 
---- The limiters there are, in the order in which they were made: `for l in neap.limiters() do …`.
---- One is there as long as somebody has it, and until the collector has come by.
+--- The limiters there are, in the order in which they were made. One is there as long as somebody
+--- has it, and until the collector has come by.
+---
+---     local api, last = neap.throttle("10/s", { name = "api" }), nil
+---     for one in neap.limiters() do last = one.name .. ": " .. one:stats().granted end
+---     print(last)   --> "api: 0"
+---
 ---@return fun(): neap.Limiter?
 function stats.each() return by_id(live) end
 

@@ -7,6 +7,8 @@
 ---
 --- An error ends a task. Whoever is in `join` then, or comes later, gets it raised; when nobody is,
 --- it is also reported at once, with its traceback, and makes the run fail unless somebody joins.
+---
+---     local nap = neap.spawn("nap", neap.sleep, 60)
 local co_create, co_resume, co_running = coroutine.create, coroutine.resume, coroutine.running
 local co_yield = coroutine.yield
 local error, ipairs, select, setmetatable, tostring = error, ipairs, select, setmetatable, tostring
@@ -28,6 +30,7 @@ local IDLE, WAIT = {}, {}   -- what a coroutine of ours yields: done with its ta
 local task = {}
 task.__index = task
 
+---@package
 ---@param rounds neap.Rounds
 ---@param id integer
 ---@param name string?
@@ -47,6 +50,9 @@ function task.new(rounds, id, name, fn, ...)
 end
 
 --- What it is called in messages: the name it was given, or where its function is.
+---
+---     nap:label()                        --> "nap"
+---
 ---@return string
 function task:label()
   return self.name or ("task %d (%s)"):format(self.id, self.origin)
@@ -99,6 +105,7 @@ local function announce(self, rounds)
 end
 
 --- Run it until it waits or ends.
+---@package
 ---@param rounds neap.Rounds
 function task:wake(rounds)
   local co = self.co
@@ -123,6 +130,7 @@ function task:wake(rounds)
 end
 
 --- Run it to its end in the coroutine that calls this, which is somebody else's to resume.
+---@package
 ---@param co thread
 function task:run(co)
   self.co = co
@@ -131,17 +139,20 @@ function task:run(co)
 end
 
 --- Is the caller this task, and not a coroutine that it made itself?
+---@package
 ---@return boolean
 function task:is_here()
   return self.co == co_running()
 end
 
 --- For the verbs that wait: let the others run, until somebody pushes this task.
+---@package
 function task:pause()
   co_yield(WAIT)
 end
 
 --- A cancellation that came while it did not wait, if any: tells of it once.
+---@package
 ---@return boolean
 function task:take_cancelled()
   local cancelled = self.cancelled
@@ -150,6 +161,7 @@ function task:take_cancelled()
 end
 
 --- One that came too late to keep what it waited for from ending.
+---@package
 ---@return boolean
 function task:take_late()
   local late = self.late
@@ -160,6 +172,10 @@ end
 -- ---- what others do with it --------------------------------------------------------------------
 
 --- End what it waits for. When it has not begun yet, it never does.
+---
+---     neap.sleep(1)
+---     nap:cancel()                       --> true
+---
 ---@return boolean cancelled  false when it has ended already
 function task:cancel()
   if self.ended then return false end
@@ -197,6 +213,10 @@ local function stand(self, me)
 end
 
 --- Wait until it has ended. Outside of tasks this drives the others until then.
+---
+---     nap:join()                         --> nil, "cancelled"
+---     neap.spawn(fetch, url):join()      --> { status = 200, … }
+---
 ---@return any ...  what its function returned, or nil, "cancelled" when the one who waits was
 ---cancelled; raises what it raised
 function task:join()

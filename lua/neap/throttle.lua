@@ -5,6 +5,8 @@
 ---
 --- It starts full, and what flows in beyond the burst is lost. A sliding one is exact in every
 --- window instead: what was taken comes back one window later, all of it at once.
+---
+---     neap.throttle("5/10s sliding"):capacity()   --> 5
 local ffi = require "ffi"
 local C = require "neap.engine"
 local cost = require "neap.cost"
@@ -90,6 +92,10 @@ end
 local function slides(self) return self.limit.mode == "sliding" end
 
 --- Spend all there is.
+---
+---     github:drain()
+---     github:available()        --> 0
+---
 function throttle:drain()
   local leaf, now = at_rest(self, "drain", 2)
   if slides(self) then
@@ -101,6 +107,9 @@ function throttle:drain()
 end
 
 --- Make it full again, as when it was new. Those who wait may go.
+---
+---     github:refill()
+---
 function throttle:refill()
   local leaf, now, rt = at_rest(self, "refill", 2)
   if slides(self) then
@@ -112,11 +121,19 @@ function throttle:refill()
 end
 
 --- Is all of it there?
+---
+---     github:full()             --> true
+---
 ---@return boolean
 function throttle:full() return self:available() >= self:capacity() end
 
 --- Put tokens back that were taken and never used, up to a full one. Who has the permit rather
 --- settles that: `permit:settle(0)`.
+---
+---     github:try_acquire(10)
+---     github:refund(4)
+---     github:available()        --> 94
+---
 ---@param n integer
 function throttle:refund(n)
   cost.check(n, "refund", 2)
@@ -167,6 +184,12 @@ end
 ---
 --- What was borrowed stays owed, but for the last two. A sliding limit knows "keep" and "reset".
 --- What had left the old window by then is not remembered in a longer one.
+---
+---     local calls = neap.throttle "100/min"
+---     calls:try_acquire(60)
+---     calls:reconfigure("200/min", "keep")
+---     calls:available()         --> 140
+---
 ---@param limit string|neap.limit  of the same kind: a rate, or a sliding one
 ---@param mode? "keep"|"balance"|"scale"|"reset"  "keep" unless told
 function throttle:reconfigure(limit, mode)

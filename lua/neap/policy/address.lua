@@ -33,8 +33,14 @@ end
 ---@field private boolean   reached from this machine only
 
 --- Read an address.
+---
+---     neap.policy.address "[::1]:6390"     --> { host = "::1", port = 6390, private = true }
+---     neap.policy.address "6390"            --> nil, "host:port or unix:/path expected, …", 1
+---
 ---@param text string
----@return neap.address?, string? message, integer? position
+---@return neap.address? address
+---@return string? message
+---@return integer? position
 function address.parse(text)
   if type(text) ~= "string" then return nil, "text expected, got " .. type(text), 1 end
   local path = text:match "^unix:(.*)$"

@@ -74,6 +74,10 @@ local function by_name(list, print)
 end
 
 --- The tree in one line of JSON.
+---
+---     local tree = neap.policy.parse('policy "openai" { limits = { a = "5/s" } }', "policy.lua")
+---     neap.policy.to_json(tree)             --> '{"neap":1,…}'
+---
 ---@param tree neap.tree
 ---@return string
 function json.print(tree)

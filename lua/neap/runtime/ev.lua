@@ -20,6 +20,11 @@ local ev = {}
 
 local OPTIONS = { waiters_max = true, slack = true }
 
+--- Make one: neap does, when nobody says another. `slack`: turns that a timer ends are so far
+--- apart, at least; seconds, or "20us" (unless told).
+---
+---     local rt = require("neap.runtime.ev").new { slack = "1ms" }
+---
 ---@param options { waiters_max: integer?, slack: number|string? }?
 ---@return neap.EvRuntime
 function ev.new(options)
@@ -35,6 +40,12 @@ function ev.new(options)
   local rt = { loop = loop }
   function rt.now_ns() return C.neap_loop_now(loop) end
 
+  --- Have signals told by `signals` from now on, instead of what they do otherwise. One runtime of
+  --- a process can.
+  ---
+  ---     rt.catch { "HUP" }
+  ---
+  ---@param names string[]  "INT", "TERM", "HUP"
   function rt.catch(names)
     local sum = 0
     for _, name in ipairs(names) do
@@ -46,6 +57,12 @@ function ev.new(options)
     end
   end
 
+  --- The signals that came since the last call.
+  ---
+  ---     rt.signals()                     --> nil
+  ---     rt.close()
+  ---
+  ---@return table<string, true>?
   function rt.signals()
     local sum = C.neap_loop_signals(loop)
     if sum == 0 then return nil end

@@ -1,5 +1,8 @@
 --- The runtime of specs, simulations and the curious: time moves only when it is told to, or when
 --- everybody waits for it, and then it jumps. Nothing sleeps, and every run is like the last.
+---
+---     local rt = require("neap.runtime.manual").new { now = 100 }
+---     local before = neap.runtime.use(rt)
 local C = require "neap.engine"
 local ffi = require "ffi"
 local rounds = require "neap.runtime.rounds"
@@ -18,7 +21,10 @@ local manual = {}
 
 local OPTIONS = { now = true, waiters_max = true }
 
---- `now` is where time begins: seconds, or an instant.
+--- Make one. `now` is where time begins: seconds, or an instant.
+---
+---     rt.now()                           --> 100
+---
 ---@param options { now: number|ffi.cdata*|nil, waiters_max: integer? }?
 ---@return neap.ManualRuntime
 function manual.new(options)
@@ -41,6 +47,12 @@ function manual.new(options)
   local self
   --- Let time pass until `at`, in steps: who becomes due on the way runs at its own instant. Time
   --- stands as long as anybody can run.
+  ---
+  ---     local nap = neap.spawn(neap.sleep, 10)
+  ---     rt.advance_to(109e9)
+  ---     print(rt.now(), nap.ended)       --> 109, nil
+  ---
+  ---@param at integer|ffi.cdata*  ns
   function rt.advance_to(at)
     if not ffi.istype("int64_t", at) and type(at) ~= "number" then
       error("an instant expected, got " .. tostring(at), 2)
@@ -52,11 +64,24 @@ function manual.new(options)
   end
 
   --- The same for so many nanoseconds.
+  ---
+  ---     rt.advance_ns(5e8)
+  ---     rt.now()                         --> 109.5
+  ---
+  ---@param ns integer|ffi.cdata*
+  ---@return nil
   function rt.advance_ns(ns)
     return rt.advance_to(now + ns)
   end
 
-  --- The same for a duration: seconds, or "250ms".
+  --- The same for a duration.
+  ---
+  ---     rt.advance "500ms"
+  ---     print(rt.now(), nap.ended)       --> 110, true
+  ---     neap.runtime.use(before)
+  ---
+  ---@param duration number|string  seconds, or "250ms"
+  ---@return nil
   function rt.advance(duration)
     return rt.advance_to(now + rounds.ns(duration, 2))
   end

@@ -11,6 +11,10 @@
 --- What stands in `waiting` or `ready` is a waiter: it has `wake(self, rounds)`. A task is one. So
 --- is a driver: the main chunk, or a coroutine of somebody else, cannot yield to us, so it drives
 --- the rounds itself until it is woken.
+---
+--- Users have these as fields of a runtime: rt.sleep(1) is neap.sleep(1), on that one.
+---
+---     local rt = neap.runtime.current()
 local ffi = require "ffi"
 local C = require "neap.engine"
 local task = require "neap.task"
@@ -64,6 +68,7 @@ rounds.__index = rounds
 
 -- ---- the queue ---------------------------------------------------------------------------------
 
+---@package
 function rounds:push(waiter)
   local tail = self.tail + 1
   self.tail = tail
@@ -71,6 +76,7 @@ function rounds:push(waiter)
 end
 
 --- Nobody can run before something else happens.
+---@package
 ---@return boolean
 function rounds:is_idle()
   return self.head > self.tail
@@ -124,6 +130,7 @@ end
 -- ---- waiting -----------------------------------------------------------------------------------
 
 --- The task that calls this; nil outside, and in coroutines that are no tasks.
+---@package
 ---@return neap.Task?
 function rounds:me()
   local running = self.running
@@ -131,6 +138,14 @@ function rounds:me()
 end
 
 --- Wait for the end of a ticket of the engine. Each is waited for once.
+---
+---     local C = require "neap.engine"
+---     local function nap(ns)
+---       return C.neap_engine_sleep(rt.engine, rt.now_ns() + ns, rt.now_ns())
+---     end
+---     local status, at = rt.wait(nap(1e9))
+---     print(status == C.NEAP_WOKEN, at)        --> true, 1e9
+---
 ---@param ticket integer
 ---@return integer status    NEAP_GRANTED, NEAP_TIMEOUT, NEAP_CANCELLED or NEAP_WOKEN
 ---@return ffi.cdata* at
@@ -167,6 +182,9 @@ function rounds:wait(ticket)
 end
 
 --- End a ticket as NEAP_CANCELLED; whoever waits for it hears that.
+---
+---     rt.cancel(nap(1e9))                      --> true
+---
 ---@param ticket integer
 ---@return boolean cancelled  false when it has ended already
 function rounds:cancel(ticket)
@@ -174,6 +192,7 @@ function rounds:cancel(ticket)
 end
 
 --- A duration as nanoseconds.
+---@package
 ---@param duration number|string  seconds, or "250ms"
 ---@param level integer           whose mistake it is, as for error()
 ---@return ffi.cdata*  int64_t, from 0 to the horizon
@@ -193,6 +212,10 @@ function rounds.ns(duration, level)
 end
 
 --- Wait for a while; 0 only lets the others go first.
+---
+---     rt.sleep "250ms"                         --> true
+---     rt.now()                                 --> 1.25
+---
 ---@param duration number|string  seconds, or "250ms"
 ---@return true? slept
 ---@return "cancelled"? why
@@ -215,6 +238,10 @@ function rounds:sleep(duration)
 end
 
 --- Start a task. It begins when its spawner waits.
+---
+---     local greeting = rt.spawn("greeter", function (whom) return "hello " .. whom end, customer)
+---     greeting:join()                          --> "hello ann"
+---
 ---@param name string?  for messages
 ---@param fn function
 ---@param ... any       its arguments
@@ -229,12 +256,14 @@ function rounds:spawn(name, fn, ...)
   return new
 end
 
+---@package
 ---@param ended neap.Task
 function rounds:bury(ended)
   self.all[ended] = nil
 end
 
 --- A task failed, and nobody was there to hear.
+---@package
 ---@param failed neap.Task
 function rounds:unheard(failed)
   self.failures[#self.failures + 1] = failed
@@ -257,7 +286,10 @@ end
 
 --- One round, for whoever has a loop of its own: wake what is ready, let time pass until something
 --- is due or happens, collect what ended.
----@param until_ns ffi.cdata*|integer|nil  wait until this instant at most; 0 does not wait
+---
+---     rt.turn(0)
+---
+---@param until_ns ffi.cdata*|integer|nil  wait until this instant (ns) at most; 0 does not wait
 function rounds:turn(until_ns)
   local due = begin(self)
   pass_and_collect(self, until_ns and until_ns < due and until_ns or due)
@@ -289,6 +321,7 @@ local function deadlock(self)
 end
 
 --- Turn until this waiter has ended.
+---@package
 function rounds:drive(waiter)
   while not waiter.ended do
     local due = begin(self)
@@ -323,6 +356,9 @@ end
 
 --- Call `fn` as a task, and turn until it has returned and every task has ended. When it raises an
 --- error the others are cancelled.
+---
+---     rt.run(function () return rt.sleep(1) end)   --> true
+---
 ---@param fn function
 ---@param ... any
 ---@return any ...  what it returned; raises what it, or a task that nobody joined, raised
@@ -358,6 +394,7 @@ end
 local VERBS = { "wait", "cancel", "sleep", "spawn", "run", "turn" }
 
 --- Make `rt`, which has now_ns() already, a runtime.
+---@package
 ---@param rt table
 ---@param pass fun(until_ns: ffi.cdata*|integer)  let time pass and things happen, until then at
 ---most, or not at all when that is 0; then show the engine the time
