@@ -43,9 +43,12 @@
  * memory in common that says how far it got. An owner that dies there has charged some of its words
  * for a call that never left, as if it had died a moment later.
  *
- * What has one owner (window, breaker, adaptive) is written last, when nothing can fail any more.
+ * What has one owner (window, breaker, adaptive) is written last, when nothing can fail any more. In
+ * a segment it is whoever has entered its guard, permits included (guard.c): so when there is one
+ * among the terms all begins anew, after all guards were entered, in one order for all processes.
  */
 #include "change.h"
+#include "segment.h"
 
 #include <assert.h>
 
@@ -117,11 +120,27 @@ struct take {
 	const int64_t *cost;
 	neap_ns now;
 	int waited;
+	int entered;   /* the guards of all that have one, and need it */
 };
 
 static int is_robust(const struct neap_limiter *l)
 {
 	return l->kind == NEAP_GCRA ? l->as.gcra.robust : l->as.semaphore.robust;
+}
+
+/* The plan of a rate that others may change at any moment. */
+__attribute__((noinline)) static neap_ns plan_shared(const struct take *t, struct step *s,
+						     struct neap_limiter *l, int64_t cost)
+{
+	int64_t version;
+	neap_ns at;
+	do {
+		version = neap_guard_look(l);
+		at = neap_gcra_plan(&l->as.gcra, cost, t->now, &s->change);
+		if (t->waited && at <= t->now)
+			neap_gcra_backdate(&l->as.gcra, cost, t->now, &s->change);
+	} while (neap_guard_moved(l, version));
+	return at;
 }
 
 /* As neap_limiter_when; up to 'now' means that *s is what the take would do. */
@@ -131,6 +150,8 @@ static inline neap_ns plan_step(const struct take *t, struct step *s, struct nea
 	s->of = l;
 	if (l->kind == NEAP_SEMAPHORE)
 		return neap_semaphore_plan(&l->as.semaphore, cost, t->now, &s->change);
+	if (__builtin_expect(l->shared, 0))
+		return plan_shared(t, s, l, cost);
 	neap_ns at = neap_gcra_plan(&l->as.gcra, cost, t->now, &s->change);
 	if (t->waited && at <= t->now)
 		neap_gcra_backdate(&l->as.gcra, cost, t->now, &s->change);
@@ -172,10 +193,16 @@ __attribute__((noinline)) static neap_ns refused(const struct take *t,
 	return at;
 }
 
+/* Somebody is about to change what rate it is. */
+static int is_turning(const struct neap_limiter *l)
+{
+	return l->shared && (__atomic_load_n(&neap_slot_of(l)->version, __ATOMIC_RELAXED) & 1);
+}
+
 /* Others moved the word since it was planned. 0: it refuses now, or is held. */
 __attribute__((cold)) static int plan_again(const struct take *t, struct step *s)
 {
-	return __atomic_load_n(&s->of->as.word, __ATOMIC_RELAXED) >= 0 &&
+	return __atomic_load_n(&s->of->as.word, __ATOMIC_RELAXED) >= 0 && !is_turning(s->of) &&
 	       plan_step(t, s, s->of, cost_of(t, s->of)) <= t->now;
 }
 
@@ -276,6 +303,19 @@ __attribute__((noinline)) static neap_ns plan_other(struct others *o, struct nea
 	return neap_limiter_when(l, cost, now);
 }
 
+/* Permits that somebody has to be known for are no word. */
+static inline int is_word(const struct neap_limiter *l)
+{
+	return l->kind == NEAP_GCRA || (l->kind == NEAP_SEMAPHORE && !l->shared);
+}
+
+static int has_guard(const struct neap_limiter *l)
+{
+	return l->shared && l->kind != NEAP_GCRA && l->kind != NEAP_PAUSE;
+}
+
+__attribute__((noinline)) static neap_ns take_entered(const struct take *t, int32_t *bound);
+
 __attribute__((noinline)) static void take_owned(const struct others *o, neap_ns now)
 {
 	for (int i = 0; i < o->count; i++)
@@ -301,11 +341,13 @@ __attribute__((always_inline)) static inline neap_ns take(const struct take *t, 
 				c = cost_of_many(term, end, t->cost, &next);
 			if (c == 0)
 				continue;
-			if (l->kind == NEAP_GCRA || l->kind == NEAP_SEMAPHORE) {
+			if (is_word(l)) {
 				at = plan_step(t, s, l, c);
 				if (at <= t->now && s++ > step && s[-2].of >= l && !sort_in(step, s - 1))
 					at = neap_never;
 			} else {
+				if (!t->entered && has_guard(l))
+					return take_entered(t, bound);
 				at = plan_other(&o, l, c, t->now);
 			}
 			if (at > t->now)
@@ -319,14 +361,36 @@ __attribute__((always_inline)) static inline neap_ns take(const struct take *t, 
 	return t->now;
 }
 
+/* Enter all guards, in their order, and take. */
+static neap_ns take_entered(const struct take *t, int32_t *bound)
+{
+	struct neap_limiter *guarded[NEAP_TERMS];
+	int count = 0;
+	for (int32_t i = 0; i < t->all->count; i++) {
+		struct neap_limiter *l = t->all->terms[i].limiter;
+		if (!has_guard(l))
+			continue;
+		int at = count++;
+		for (; at > 0 && neap_guard_before(l, guarded[at - 1]); at--)
+			guarded[at] = guarded[at - 1];
+		guarded[at] = l;
+	}
+	for (int i = 0; i < count; i++)
+		neap_guard_enter(guarded[i]);
+	neap_ns at = take(&(struct take){t->all, t->cost, t->now, t->waited, 1}, bound);
+	for (int i = count - 1; i >= 0; i--)
+		neap_guard_leave(guarded[i]);
+	return at;
+}
+
 neap_ns neap_all_take(const struct neap_all *all, const int64_t *cost, neap_ns now, int32_t *bound)
 {
-	return take(&(struct take){all, cost, now, 0}, bound);
+	return take(&(struct take){all, cost, now, 0, 0}, bound);
 }
 
 neap_ns neap_all_claim(const struct neap_all *all, const int64_t *cost, neap_ns at, int32_t *bound)
 {
-	return take(&(struct take){all, cost, at, 1}, bound);
+	return take(&(struct take){all, cost, at, 1, 0}, bound);
 }
 
 void neap_all_give(const struct neap_all *all, const int64_t *cost, int outcome, neap_ns at,

@@ -238,7 +238,9 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 	memcpy(k->secret, secret, sizeof k->secret);
 	if (!like)
 		return k;
-	k->like = k->shared = *like;
+	k->like = *like;
+	k->like.shared = 0;
+	k->shared = k->like;
 	*neap_face_word(&k->like) = 0;
 	*neap_face_word(&k->shared) = 0;
 	k->keys = table_for(k);
@@ -254,6 +256,7 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 	if (!k->keys || like->kind != k->like.kind)
 		return NEAP_ERANGE;
 	struct neap_limiter fresh = *like;
+	fresh.shared = 0;
 	*neap_face_word(&fresh) = 0;
 	if (like->kind == NEAP_SEMAPHORE) {   /* what is out is out */
 		k->shared.as.semaphore.limit = like->as.semaphore.limit;
@@ -322,6 +325,7 @@ int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap
 	if (l == &f.limiter && f.room_at)
 		return NEAP_EFULL;
 	*out = *l;
+	out->shared = 0;   /* the copy is nobody else's */
 	return NEAP_OK;
 }
 

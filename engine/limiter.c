@@ -3,12 +3,16 @@
  *
  * A limiter maps (state, request, now) to an instant, the first at which the answer is yes.
  * Instants are ordered so that "when somebody gives back" and "never" come last.
+ *
+ * One that is shared lies in a segment, and is used under its guard (guard.c); what is bare here is
+ * the same without.
  */
 #include "change.h"
+#include "segment.h"
 
 #include <assert.h>
 
-neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now)
+inline neap_ns neap_bare_when(const struct neap_limiter *l, int64_t cost, neap_ns now)
 {
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_gcra_when(&l->as.gcra, cost, now);
@@ -22,7 +26,7 @@ neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns no
 	return neap_never;
 }
 
-neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
+inline neap_ns neap_bare_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 {
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_gcra_take(&l->as.gcra, cost, now);
@@ -36,7 +40,7 @@ neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 	return neap_never;
 }
 
-void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now)
+void neap_bare_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now)
 {
 	assert(outcome >= NEAP_SUCCESS && outcome <= NEAP_IGNORE && at >= 0 && now >= 0);
 	switch (l->kind) {
@@ -52,8 +56,7 @@ void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_n
 	}
 }
 
-void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
-			 neap_ns now)
+void neap_bare_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at, neap_ns now)
 {
 	switch (l->kind) {
 	case NEAP_GCRA:
@@ -78,12 +81,42 @@ void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, nea
 	}
 }
 
+neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns now)
+{
+	return __builtin_expect(l->shared != 0, 0) ? neap_guarded_when(l, cost, now)
+						   : neap_bare_when(l, cost, now);
+}
+
+neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
+{
+	return __builtin_expect(l->shared != 0, 0) ? neap_guarded_take(l, cost, now)
+						   : neap_bare_take(l, cost, now);
+}
+
+void neap_limiter_give(struct neap_limiter *l, int64_t cost, int outcome, neap_ns at, neap_ns now)
+{
+	if (l->shared)
+		neap_guarded_give(l, cost, outcome, at, now);
+	else
+		neap_bare_give(l, cost, outcome, at, now);
+}
+
+void neap_limiter_settle(struct neap_limiter *l, int64_t cost, int64_t used, neap_ns at,
+			 neap_ns now)
+{
+	if (l->shared)
+		neap_guarded_settle(l, cost, used, at, now);
+	else
+		neap_bare_settle(l, cost, used, at, now);
+}
+
 int neap_conditional_init(struct neap_limiter *l, const struct neap_conditional *c)
 {
 	if (!c->of || c->of->kind == NEAP_KEYED || c->of->kind == NEAP_CONDITIONAL || !c->pause[0] ||
 	    c->off < 0 || c->on < c->off || c->on > INT32_MAX)
 		return NEAP_ERANGE;
 	l->kind = NEAP_CONDITIONAL;
+	l->shared = 0;
 	l->as.conditional = *c;
 	return NEAP_OK;
 }
@@ -110,7 +143,7 @@ void neap_limiter_share(struct neap_limiter *l)
 		l->as.semaphore.robust = 1;
 }
 
-int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
+static int64_t available(const struct neap_limiter *l, neap_ns now)
 {
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_gcra_available(&l->as.gcra, now);
@@ -118,7 +151,7 @@ int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 		return l->as.semaphore.limit - neap_word_value(&l->as.semaphore.in_use);
 	case NEAP_WINDOW: return neap_window_available(&l->as.window, now);
 	case NEAP_PAUSE:
-	case NEAP_BREAKER: return neap_limiter_when(l, 1, now) > now ? 0 : INT64_MAX;
+	case NEAP_BREAKER: return neap_bare_when(l, 1, now) > now ? 0 : INT64_MAX;
 	case NEAP_ADAPTIVE: return l->as.adaptive.limit - l->as.adaptive.in_use;
 	case NEAP_CONDITIONAL:
 		return over(neap_limiter_available(l->as.conditional.of, now),
@@ -130,6 +163,8 @@ int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
 int neap_limiter_hold(struct neap_limiter *l, int64_t tokens, neap_ns until, neap_ns now)
 {
 	neap_ns end = until < neap_horizon ? until : neap_horizon;
+	if (l->shared)
+		return neap_guarded_hold(l, tokens, end, now);
 	switch (l->kind) {
 	case NEAP_GCRA: neap_gcra_hold(&l->as.gcra, tokens, end, now); return NEAP_OK;
 	case NEAP_WINDOW: neap_window_hold(&l->as.window, tokens, end, now); return NEAP_OK;
@@ -137,7 +172,7 @@ int neap_limiter_hold(struct neap_limiter *l, int64_t tokens, neap_ns until, nea
 	return NEAP_ERANGE;
 }
 
-int64_t neap_limiter_capacity(const struct neap_limiter *l)
+static int64_t capacity(const struct neap_limiter *l)
 {
 	switch (l->kind) {
 	case NEAP_GCRA: return l->as.gcra.burst >> l->as.gcra.shift;
@@ -154,7 +189,7 @@ int64_t neap_limiter_capacity(const struct neap_limiter *l)
 	return 0;
 }
 
-int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
+static int is_new(const struct neap_limiter *l, neap_ns now)
 {
 	switch (l->kind) {
 	case NEAP_GCRA: return neap_word_value(&l->as.gcra.tat) <= neap_gcra_clock(&l->as.gcra, now);
@@ -170,9 +205,9 @@ int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
 	return 0;
 }
 
-neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now)
+static neap_ns after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now)
 {
-	neap_ns alone = neap_limiter_when(l, cost, now);
+	neap_ns alone = neap_bare_when(l, cost, now);
 	if (ahead == 0 || cost == 0 || alone == neap_never)
 		return alone;
 	switch (l->kind) {
@@ -181,9 +216,55 @@ neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t 
 	case NEAP_SEMAPHORE:   /* with overdraw whatever goes once those ahead leave the level at 0 */
 		if (!l->as.semaphore.overdraw)
 			ahead = neap_plus(ahead, cost);
-		return neap_limiter_available(l, now) >= ahead ? alone : neap_on_give;
+		return available(l, now) >= ahead ? alone : neap_on_give;
 	case NEAP_ADAPTIVE:
-		return neap_limiter_available(l, now) >= neap_plus(ahead, cost) ? alone : neap_on_give;
+		return available(l, now) >= neap_plus(ahead, cost) ? alone : neap_on_give;
 	}
 	return alone;   /* a pause, a breaker: at least that long */
+}
+
+/* ---- looking, alone at it if it is shared ---- */
+
+static void enter(const struct neap_limiter *l)
+{
+	if (l->shared)
+		neap_guard_enter(l);
+}
+
+static void leave(const struct neap_limiter *l)
+{
+	if (l->shared)
+		neap_guard_leave(l);
+}
+
+int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now)
+{
+	enter(l);
+	int64_t tokens = available(l, now);
+	leave(l);
+	return tokens;
+}
+
+int64_t neap_limiter_capacity(const struct neap_limiter *l)
+{
+	enter(l);
+	int64_t tokens = capacity(l);
+	leave(l);
+	return tokens;
+}
+
+int neap_limiter_is_new(const struct neap_limiter *l, neap_ns now)
+{
+	enter(l);
+	int answer = is_new(l, now);
+	leave(l);
+	return answer;
+}
+
+neap_ns neap_limiter_after(const struct neap_limiter *l, int64_t ahead, int64_t cost, neap_ns now)
+{
+	enter(l);
+	neap_ns at = after(l, ahead, cost, now);
+	leave(l);
+	return at;
 }

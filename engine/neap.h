@@ -12,7 +12,8 @@
  * Threads gcra, semaphore and pause are single words touched atomically: any number of threads or
  *         processes may use one, or several as one. Takes are what they would be one after another:
  *         nobody is admitted beyond a limit, and a refused take leaves no trace, not even for a
- *         moment. Everything else belongs to one thread at a time. Not from signal handlers.
+ *         moment. So may any limiter in a segment. Everything else belongs to one thread at a time.
+ *         Not from signal handlers.
  *
  * The text between the cut marks is what Lua is given, byte for byte: no preprocessor there, and
  * no number that needs 64 bits.
@@ -37,6 +38,7 @@ enum {
 	NEAP_EFULL = -3,    /* a stated bound is reached; nothing changed */
 	NEAP_ESYS = -4,     /* the operating system refused; errno says why */
 	NEAP_ECORRUPT = -5, /* an invariant does not hold (only from _check) */
+	NEAP_EFOREIGN = -6, /* a file that is no segment, or not one for us */
 };
 
 extern const char neap_version[];      /* "0.1.0" */
@@ -406,6 +408,7 @@ struct neap_conditional {
 
 struct neap_limiter {
 	int32_t kind;
+	uint32_t shared;            /* 0, but in a segment: how far it is into it, in 64 bytes */
 	union {
 		int64_t word;               /* the first of a gcra and of a semaphore */
 		struct neap_gcra gcra;
@@ -855,6 +858,106 @@ struct neap_engine_stats {
 void neap_engine_stats(const struct neap_engine *e, struct neap_engine_stats *out);
 /* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
 int neap_engine_check(const struct neap_engine *e);
+
+/* ==== ring 1: segment, limiters that processes share =================================== */
+
+/* A file, mapped by any number of processes, that holds limiters by name; kept in memory when it lies
+ * on a tmpfs. It outlives them all, until the machine is started anew, and any of them may be killed
+ * at any instant: what it was doing is then done or not done, nobody waits for it, and permits that
+ * it held come back (_reap). One that is stopped in the midst of a call (some 100 ns) may keep
+ * others waiting until it goes on.
+ *
+ * A limiter in there is used by its address, as any other, in terms of an all, in lines of engines,
+ * and by neap_limiter_..., by any thread of any process that has the segment open; what is said of
+ * one owner does not hold there. But by those verbs alone, for the ones of its kind (neap_window_...)
+ * know of no others; of a pause they may be used, and fields may be read by who does not mind that
+ * they move. All processes go by one clock, which counts on when they begin anew.
+ *
+ * Each process has its own address for a limiter; after fork the child may go on with its parent's.
+ * Permits belong to the process that takes them: who gives back, or settles, more than it holds
+ * itself changes nothing by that; a child holds nothing. Waiters of one engine hear of permits given
+ * back through that engine alone: of others', ask again, or say _touch.
+ *
+ * Whoever may write the file can make all who open it misbehave. */
+struct neap_segment;
+
+enum { NEAP_NAME_BYTES = 64 };   /* with the end mark */
+
+enum {
+	NEAP_MAKE = 0,     /* make it if it is not there */
+	NEAP_ATTACH,       /* only if it is */
+	NEAP_INSPECT,      /* only if it is, and never write: neither _find nor _add nor _reap */
+};
+
+/* Zeroes are what is usual. Bounds are those of a segment that is made; one that is there has to
+ * have them at least. */
+struct neap_segment_options {
+	int64_t log_bytes;       /* for the logs of windows, twice 16 bytes an entry, and of breakers,
+				  * each rounded up to a power of two; up to 2^36. 0: 256 KiB */
+	int32_t limiters_max;    /* names, 1 to 65536; 0: 64 */
+	int32_t processes_max;   /* that may ever hold permits, at once, 1 to 1024; 0: 64. What more
+				  * of them take does not come back when they die */
+	int32_t mode;            /* permissions of the file, 0600 to 0777; 0: 0600 */
+	int32_t how;             /* NEAP_MAKE, NEAP_ATTACH, NEAP_INSPECT */
+	int64_t uid, gid;        /* whose the file is to be; 0: as the system makes it */
+};
+
+/* Open the segment of this path, or, where 'name' has no slash, of that name in /dev/shm. Any number
+ * of processes may do so at once: they have one and the same, and nobody sees it half made. All its
+ * memory is there from the beginning. One of before the machine was last started counts as not
+ * there. Answers NEAP_OK and the segment in *out, or, with one line in error:
+ *     NEAP_ESYS      no permission, no space, no such directory, or none there: errno says
+ *     NEAP_EFOREIGN  no segment; one of another version, size, pid namespace; or its owner is neither
+ *                    this user, nor root, nor the uid asked for. Nothing was changed
+ *     NEAP_EFULL     its bounds are lower than asked for
+ *     NEAP_ERANGE    a number out of range, or a name too long
+ *     NEAP_ENOMEM */
+int neap_segment_open(const char *name, const struct neap_segment_options *options,
+		      struct neap_segment **out, char *error, size_t size);
+/* Its limiters may not be used any more by this process. Permits that are out stay so until the
+ * process ends. The file stays: who wants it gone removes it when nobody has it open. */
+void neap_segment_close(struct neap_segment *s);
+
+/* The limiter of a name, or NULL. Its address holds until _close. */
+struct neap_limiter *neap_segment_find(const struct neap_segment *s, const char *name);
+/* The limiter of this name, made as 'like' is if there is none: of any kind but keyed, as its _init
+ * made it, and copied. The log that _init was told is not touched, and may be any; of its size one
+ * is made. If there is one that was asked for otherwise, it becomes what 'like' is, keeping its state
+ * (of a gcra what 'keep', NEAP_KEEP_..., says; of a breaker not the outcomes under another rule; of an
+ * adaptive one of another kind the limit and permits), provided 'generation' is higher than that of
+ * who asked for it; 0 is one more than that. So of two generations of workers the newer one wins,
+ * whichever comes last, and the older go on under it. Answers 0; 1 when another configuration than
+ * 'like' holds; or NEAP_EFULL (names, or memory for logs), NEAP_ERANGE (another kind than the one
+ * there is, a name of no bytes or more than 63, a limiter that _init would refuse) and leaves *out. */
+int neap_segment_add(struct neap_segment *s, const char *name, const struct neap_limiter *like,
+		     int keep, int64_t generation, neap_ns now, struct neap_limiter **out);
+/* Give back what processes held that are dead; answers how many permits. To be called once a second
+ * by anybody, and by who waits for permits; 'processes' times some 20 us. If it is more than 0, say
+ * _touch for limiters that others wait for. */
+int64_t neap_segment_reap(struct neap_segment *s);
+
+/* What is there, without disturbing anybody; also of one that is opened to inspect. */
+struct neap_segment_entry {
+	char name[64];                 /* NEAP_NAME_BYTES */
+	int64_t generation;
+	int64_t holders;               /* processes that hold permits of it */
+	struct neap_limiter limiter;   /* as it was at one moment; for looking alone. Its log is the
+					* one in use, and goes on */
+};
+/* Walk them, *cursor 0 first: 1, or 0 at the end. */
+int neap_segment_next(const struct neap_segment *s, int32_t *cursor,
+		      struct neap_segment_entry *out);
+
+struct neap_segment_stats {
+	int64_t limiters, limiters_max;
+	int64_t processes, processes_max;   /* that took permits, and are not known to be dead */
+	int64_t log_used, log_bytes;
+	int64_t bytes;                      /* of the file */
+};
+void neap_segment_stats(const struct neap_segment *s, struct neap_segment_stats *out);
+/* Every invariant, the slow way: 0 or NEAP_ECORRUPT. */
+int neap_segment_check(struct neap_segment *s);
+/* ==== end of segment ==== */
 
 /* ==== ring 2: loop ====================================================================== */
 

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "shared.h"
+#include "trial.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char path[64];
+static pid_t owner;
+
+static void remove_it(void)
+{
+	if (getpid() == owner)
+		unlink(path);
+}
+
+const char *shared_path(void)
+{
+	if (!owner) {
+		owner = getpid();
+		snprintf(path, sizeof path, "/dev/shm/neap-spec-%d", owner);
+		atexit(remove_it);
+	}
+	return path;
+}
+
+struct neap_segment *shared_open(const struct neap_segment_options *options)
+{
+	const struct neap_segment_options usual = {0};
+	struct neap_segment *s = NULL;
+	char error[256] = "";
+	int status = neap_segment_open(shared_path(), options ? options : &usual, &s, error,
+				       sizeof error);
+	if (status)
+		trial_fail("open: %d, %s", status, error);
+	return s;
+}
+
+struct neap_limiter shared_like(int kind, int64_t limit)
+{
+	static struct neap_stamp log[1];
+	static int64_t memory[1];
+	struct neap_limiter l;
+	struct neap_strategy s;
+	int bad = 0;
+	memset(&l, 0, sizeof l);
+	l.kind = kind;
+	switch (kind) {
+	case NEAP_GCRA:
+		bad = neap_gcra_init(&l.as.gcra, limit, 1000000000, limit);
+		break;
+	case NEAP_SEMAPHORE:
+		bad = neap_semaphore_init(&l.as.semaphore, limit, 0);
+		break;
+	case NEAP_WINDOW:
+		bad = neap_window_init(&l.as.window, limit, 1000000000, log, (uint32_t)limit);
+		break;
+	case NEAP_BREAKER: {
+		const struct neap_trip trip = {
+			.rule = NEAP_TRIP_RATIO_WITHIN, .least = (int32_t)limit, .slices = 4,
+			.period_ns = 1000000000, .ratio = 0.5,
+		};
+		bad = neap_breaker_init(&l.as.breaker, &trip, memory, 1000, 2, 2);
+		break;
+	}
+	case NEAP_ADAPTIVE:
+		neap_strategy_init(&s, NEAP_AIMD);
+		bad = neap_adaptive_init(&l.as.adaptive, &s, 1, limit, limit);
+		break;
+	}
+	if (bad)
+		trial_fail("no such limiter");
+	return l;
+}
+
+struct neap_limiter *shared_add(struct neap_segment *s, const char *name, int kind, int64_t limit)
+{
+	struct neap_limiter like = shared_like(kind, limit), *l = NULL;
+	int status = neap_segment_add(s, name, &like, NEAP_KEEP_SPENT, 0, 0, &l);
+	if (status)
+		trial_fail("add %s: %d", name, status);
+	return l;
+}
+
+pid_t shared_fork(void)
+{
+	fflush(stdout);
+	pid_t parent = getpid(), pid = fork();
+	if (pid < 0)
+		trial_fail("no process");
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(99);
+	}
+	return pid;
+}
+
+int shared_wait(pid_t child)
+{
+	int status;
+	if (waitpid(child, &status, 0) != child)
+		trial_fail("no such child");
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int shared_kill(pid_t child)
+{
+	kill(child, SIGKILL);
+	return shared_wait(child);
+}
