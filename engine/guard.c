@@ -37,7 +37,8 @@
  * Rates are taken from by compare-and-swap, beside any guard. So who changes a rate (its numbers are
  * several words) makes the version odd, holds its word, and writes; who takes looks at the version
  * before and after he plans: if it moved, or is odd, the plan was of no rate there ever was. After
- * that look the swap can only succeed if the word is what it was, and each change moves it.
+ * that look the swap succeeds only if the word is what it was: if no change came, or one that left
+ * what is spent as it is, in the same units, before which the take may as well have been.
  *
  * Pointers differ between processes, so who enters first sets the one that his log has; distances
  * from the beginning of the segment do not.
@@ -321,8 +322,6 @@ static struct neap_gcra turned(const struct neap_gcra *g, const struct neap_gcra
 	} else {
 		neap_gcra_hold(&fresh, t->tokens, t->until, t->now);
 	}
-	/* whoever planned before this must not find the word as he saw it */
-	fresh.tat += fresh.tat == g->tat && fresh.tat < INT64_MAX;
 	return fresh;
 }
 

@@ -114,10 +114,9 @@ static int make_place(const struct neap_header *h, int64_t bytes, struct neap_pl
 	int64_t half = NEAP_UNIT, at = h->memory_at;
 	while (half < bytes)
 		half *= 2;
-	for (int32_t i = 0; i < h->count; i++) {
+	for (int32_t i = 0; i < h->count; i++) {   /* of one half changed, it is the later place */
 		const struct neap_slot *s = neap_slot_at(h, i);
 		at = end_of(&s->place) > at ? end_of(&s->place) : at;
-		at = end_of(&s->place_before) > at ? end_of(&s->place_before) : at;
 	}
 	if (h->bytes - at < 2 * half)
 		return 0;

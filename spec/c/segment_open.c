@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,18 +31,24 @@ enum { MANY = 12, PERMITS = 5 };
 /* What the children of a race share besides. */
 struct start { int32_t ready, go, taken, both; };
 
+/* A segment, but of another start. */
+static void make_stale(void)
+{
+	unlink(shared_path());
+	neap_segment_close(shared_open(NULL));
+	int fd = open(shared_path(), O_RDWR);
+	if (pwrite(fd, "x", 1, offsetof(struct neap_header, boot)) != 1)
+		trial_fail("pwrite");
+	close(fd);
+}
+
 static void race_once(struct dice *d, struct start *start, int stale)
 {
 	pid_t pid[MANY];
 	*start = (struct start){0};
 	unlink(shared_path());
-	if (stale) {   /* a segment, but of another start */
-		neap_segment_close(shared_open(NULL));
-		int fd = open(shared_path(), O_RDWR);
-		if (pwrite(fd, "x", 1, offsetof(struct neap_header, boot)) != 1)
-			trial_fail("pwrite");
-		close(fd);
-	}
+	if (stale)
+		make_stale();
 	for (int i = 0; i < MANY; i++) {
 		int64_t spin = dice_between(d, 0, 2000);
 		pid[i] = shared_fork();
@@ -84,6 +91,31 @@ static void together(struct dice *d, int stale)
 static void made_once(struct dice *d) { together(d, 0); }
 
 static void stale_once(struct dice *d) { together(d, 1); }
+
+/* Who saw the stale one, and comes to the lock when another is in its place, leaves that there. */
+static void stale_late(struct dice *d)
+{
+	(void)d;
+	make_stale();
+	int fd = open(shared_path(), O_RDWR);
+	if (flock(fd, LOCK_EX))
+		trial_fail("flock");
+	pid_t pid = shared_fork();
+	if (!pid) {
+		close(fd);
+		struct neap_limiter *l = neap_segment_find(shared_open(NULL), "it");
+		_exit(l ? 0 : 1);
+	}
+	usleep(50000);   /* it waits for the lock by now; if not, this shows nothing */
+	unlink(shared_path());
+	struct neap_segment *s = shared_open(NULL);
+	shared_add(s, "it", NEAP_PAUSE, 1);
+	close(fd);
+	if (shared_wait(pid))
+		trial_fail("a second one was made");
+	neap_segment_close(s);
+	unlink(shared_path());
+}
 
 /* ---- what does not fit ---- */
 
@@ -292,6 +324,7 @@ int main(void)
 {
 	trial_run("processes that begin at once have one segment", made_once);
 	trial_run("one of a former start is replaced once", stale_once);
+	trial_run("who comes late does not replace what is new", stale_late);
 	trial_run("what is no segment, or none for us, is refused and left alone", foreign);
 	trial_run("numbers out of range, and bounds lower than asked for", out_of_range);
 	trial_run("without space nothing is made", no_space);

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/* segment_steps.c - killed between any two writes.
+ *
+ * A child does one thing to a limiter, an instruction at a time (ptrace), and its parent notes after
+ * which of them the segment is another than before. Then children do the same anew, and each is
+ * killed after one of those. Whatever was under way, what others find is what was before or what
+ * would have been: the limiter, its log, its configuration and who holds how many permits. Then the
+ * same with one who is killed while it undoes what a dead one left.
+ *
+ *     NEAP_OPS=100000000   all of those instants; the suite throws dice for some of them
+ */
+#define _GNU_SOURCE
+#include "segment.h"
+#include "shared.h"
+#include "trial.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PERMITS_HELD = 3, STEPS_MOST = 100000, POINTS = 1000, STATE = 400 };
+
+static const neap_ns NOW = 1000000000, LATER = 1300000000, FULL = 2000000005;
+
+static struct neap_segment *segment;
+static struct neap_limiter *limiter;
+static const char *copy;   /* of the segment, one step before */
+
+/* ---- what may be under way ---- */
+
+static void take(void) { neap_limiter_take(limiter, 2, LATER); }
+static void give(void) { neap_limiter_give(limiter, 2, NEAP_FAILURE, NOW, LATER); }
+static void settle_up(void) { neap_limiter_settle(limiter, 1, 3, NOW + 1, LATER); }
+static void settle_down(void) { neap_limiter_settle(limiter, 1, 0, NOW + 1, LATER); }
+static void enter_late(void) { neap_limiter_settle(limiter, 0, 2, NOW + 5, LATER); }
+/* In a full log, of which some have left: what comes takes their places. */
+static void take_full(void) { neap_limiter_take(limiter, 2, FULL); }
+static void enter_full(void) { neap_limiter_settle(limiter, 0, 2, NOW + 7, FULL); }
+static void enter_last(void) { neap_limiter_settle(limiter, 0, 2, NOW + 50, LATER); }
+static void hold(void) { neap_limiter_hold(limiter, 3, LATER + 5000, LATER); }
+
+static void change(void)
+{
+	struct neap_limiter like = shared_like(limiter->kind, limiter->kind == NEAP_WINDOW ? 100 : 30), *l;
+	neap_segment_add(segment, "it", &like, NEAP_KEEP_SPENT, 0, LATER, &l);
+}
+
+static void lower(void)
+{
+	struct neap_limiter like = shared_like(limiter->kind, 9), *l;
+	neap_segment_add(segment, "it", &like, NEAP_KEEP_SPENT, 0, LATER, &l);
+}
+
+static void make(void)
+{
+	struct neap_limiter like = shared_like(NEAP_WINDOW, 10), *l;
+	neap_segment_add(segment, "another", &like, NEAP_KEEP_SPENT, 0, LATER, &l);
+}
+
+static void reap(void) { neap_segment_reap(segment); }
+
+static void take_all(void)
+{
+	const struct neap_term term = {limiter, 1, 0, 0};
+	const int64_t cost[NEAP_COSTS] = {1};
+	struct neap_all all;
+	neap_all_init(&all, &term, 1);
+	neap_all_take(&all, cost, LATER, NULL);
+}
+
+/* What another does who finds it so. */
+static void find(void) { neap_limiter_available(limiter, LATER); }
+
+static const struct scene {
+	const char *name;
+	int kind;
+	void (*act)(void);
+} scenes[] = {
+	{"semaphore take", NEAP_SEMAPHORE, take}, {"semaphore give", NEAP_SEMAPHORE, give},
+	{"semaphore settle", NEAP_SEMAPHORE, settle_down}, {"semaphore change", NEAP_SEMAPHORE, change},
+	{"semaphore reap", NEAP_SEMAPHORE, reap}, {"semaphore all", NEAP_SEMAPHORE, take_all},
+	{"adaptive take", NEAP_ADAPTIVE, take}, {"adaptive give", NEAP_ADAPTIVE, give},
+	{"adaptive settle", NEAP_ADAPTIVE, settle_up}, {"adaptive change", NEAP_ADAPTIVE, lower},
+	{"adaptive reap", NEAP_ADAPTIVE, reap},
+	{"window take", NEAP_WINDOW, take}, {"window settle", NEAP_WINDOW, settle_down},
+	{"window settle up", NEAP_WINDOW, settle_up}, {"window enter", NEAP_WINDOW, enter_late},
+	{"window full", NEAP_WINDOW, take_full}, {"window enter full", NEAP_WINDOW, enter_full},
+	{"window enter last", NEAP_WINDOW, enter_last},
+	{"window hold", NEAP_WINDOW, hold}, {"window change", NEAP_WINDOW, change},
+	{"window lower", NEAP_WINDOW, lower}, {"window all", NEAP_WINDOW, take_all},
+	{"breaker give", NEAP_BREAKER, give}, {"breaker change", NEAP_BREAKER, change},
+	{"gcra take", NEAP_GCRA, take}, {"gcra settle", NEAP_GCRA, settle_up},
+	{"gcra hold", NEAP_GCRA, hold}, {"gcra change", NEAP_GCRA, change},
+	{"new limiter", NEAP_GCRA, make},
+};
+
+/* ---- what it is ---- */
+
+struct state { int64_t word[STATE]; };
+
+/* All that counts of a limiter, however it lies there. */
+static struct state state_of(struct neap_limiter *l)
+{
+	struct state s = {{0}};
+	int64_t *w = s.word;
+	neap_guard_enter(l);
+	const struct neap_slot *slot = neap_slot_of(l);
+	const struct neap_window *n = &l->as.window;
+	const struct neap_breaker *b = &l->as.breaker;
+	const struct neap_adaptive *a = &l->as.adaptive;
+	if (neap_limiter_spell(l, w))
+		trial_fail("not a limiter any more");
+	w += NEAP_SPEC_WORDS;
+	memcpy(w, &slot->config, sizeof slot->config);
+	w += sizeof slot->config / sizeof *w;
+	for (int i = 0; i < 4; i++)
+		*w++ = slot->holding[i];
+	if (l->kind == NEAP_GCRA) {
+		*w++ = l->as.gcra.tat & INT64_MAX;
+		*w++ = l->as.gcra.held;
+		*w++ = l->as.gcra.stands;
+	} else if (l->kind == NEAP_SEMAPHORE) {
+		*w++ = l->as.semaphore.in_use;
+	} else if (l->kind == NEAP_WINDOW) {
+		*w++ = n->used;
+		for (uint32_t i = 0; i < n->count; i++) {
+			const struct neap_stamp *e = &n->log[(n->first + i) % n->size];
+			*w++ = e->at;
+			*w++ = e->cost;
+		}
+	} else if (l->kind == NEAP_BREAKER) {
+		const int64_t is[] = {b->open, b->since, b->ends, b->let_out, b->out, b->lost,
+				      b->succeeded, b->late, b->seen, b->failed, b->changes, b->count};
+		memcpy(w, is, sizeof is);
+		w += sizeof is / sizeof *w;
+		for (uint32_t i = 0; i < b->count; i++, w += 3)
+			memcpy(w, &b->memory[(b->first + i) % (uint32_t)b->trip.slices * 3], 3 * sizeof *w);
+	} else {
+		const int64_t is[] = {a->limit, (int64_t)(a->fraction * 1e9), a->in_use, a->full_at,
+				      a->cut_at, a->lowered_at, a->changes, a->changed_at};
+		memcpy(w, is, sizeof is);
+	}
+	neap_guard_leave(l);
+	return s;
+}
+
+static int is_same(const struct state *a, const struct state *b)
+{
+	return !memcmp(a, b, sizeof *a);
+}
+
+/* ---- a child that goes step by step ---- */
+
+static int64_t bytes(void) { return segment->header->bytes; }
+
+/* As it is to begin with: something spent, in some entries, by the one that acts, too. */
+static void prepare(const struct scene *scene)
+{
+	unlink(shared_path());
+	segment = shared_open(&(struct neap_segment_options){
+		.limiters_max = 2, .processes_max = 3, .log_bytes = 8192});
+	limiter = shared_add(segment, "it", scene->kind, 10);
+	if (scene->kind == NEAP_BREAKER) {
+		for (int i = 0; i < 3; i++)
+			neap_limiter_give(limiter, 1, NEAP_SUCCESS, NOW, NOW + i * 200000000);
+		neap_limiter_give(limiter, 1, NEAP_FAILURE, NOW, LATER);
+		return;
+	}
+	int full = scene->act == take_full || scene->act == enter_full || scene->act == enter_last;
+	for (int i = 0; i < (full ? 10 : 4); i++)
+		neap_limiter_take(limiter, 1, NOW + i * (full ? 2 : 1));
+	if (scene->act == reap) {   /* of somebody who is dead */
+		pid_t dead = shared_fork();
+		if (!dead) {
+			neap_limiter_take(limiter, 2, NOW + 10);
+			_exit(0);
+		}
+		shared_wait(dead);
+	}
+}
+
+/* A child, stopped before it acts. */
+static pid_t start(void (*act)(void))
+{
+	int status;
+	pid_t pid = shared_fork();
+	if (!pid) {
+		if (act != find && act != reap && act != make && limiter->kind != NEAP_BREAKER)
+			neap_limiter_take(limiter, PERMITS_HELD, NOW + 20);
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(77);
+		raise(SIGSTOP);
+		act();
+		_exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
+		trial_fail("a child did not stop: status %d (77: it may not be traced)", status >> 8);
+	return pid;
+}
+
+/* One instruction. 0: it has ended. */
+static int step(pid_t pid)
+{
+	int status;
+	if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) || waitpid(pid, &status, 0) != pid)
+		trial_fail("no step");
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		trial_fail("a child failed: %d", WEXITSTATUS(status));
+	return WIFSTOPPED(status);
+}
+
+/* After which steps the segment was another; how many there are. */
+static int points_of(void (*act)(void), int *point)
+{
+	pid_t pid = start(act);
+	int count = 0;
+	memcpy((char *)(uintptr_t)copy, segment->header, (size_t)bytes());
+	for (int n = 1; step(pid); n++) {
+		if (n > STEPS_MOST)
+			trial_fail("too many steps");
+		if (!memcmp(copy, segment->header, (size_t)bytes()))
+			continue;
+		memcpy((char *)(uintptr_t)copy, segment->header, (size_t)bytes());
+		if (count < POINTS)
+			point[count++] = n;
+	}
+	return count;
+}
+
+static void kill_after(void (*act)(void), int steps)
+{
+	pid_t pid = start(act);
+	while (steps-- > 0)
+		if (!step(pid))
+			return;
+	shared_kill(pid);
+}
+
+/* ---- what others find ---- */
+
+static void close_it(void)
+{
+	neap_segment_close(segment);
+	segment = NULL;
+}
+
+static struct state state_with(const struct scene *scene, int steps)
+{
+	prepare(scene);
+	kill_after(scene->act, steps);
+	struct state s = state_of(limiter);
+	close_it();
+	return s;
+}
+
+/* It goes on as if nothing had happened; what the dead held comes back, and that is all. */
+static void goes_on(const char *what)
+{
+	int64_t own = neap_slot_of(limiter)->holding[1];
+	neap_limiter_take(limiter, 1, LATER + 1);
+	own = neap_slot_of(limiter)->holding[1];
+	neap_segment_reap(segment);
+	if (neap_segment_check(segment))
+		trial_fail("%s: an invariant does not hold in the end", what);
+	int64_t in_use = limiter->kind == NEAP_SEMAPHORE ? limiter->as.semaphore.in_use
+			 : limiter->kind == NEAP_ADAPTIVE ? limiter->as.adaptive.in_use : own;
+	if (in_use != own)
+		trial_fail("%s: %ld permits are out, %ld are held", what, in_use, own);
+	if (neap_segment_add(segment, "another", &(struct neap_limiter){.kind = NEAP_PAUSE}, 0, 0, LATER,
+			     &(struct neap_limiter *){NULL}) == NEAP_EFULL)
+		trial_fail("%s: a place is lost", what);
+}
+
+static void killed_at(const struct scene *scene, int at, int second, const struct state *before,
+		      const struct state *after)
+{
+	char what[128];
+	snprintf(what, sizeof what, "%s, killed after %d, %d", scene->name, at, second);
+	prepare(scene);
+	kill_after(scene->act, at);
+	if (second)
+		kill_after(find, second);
+	if (neap_segment_check(segment))
+		trial_fail("%s: an invariant does not hold", what);
+	struct state now = state_of(limiter);
+	if (!is_same(&now, before) && !is_same(&now, after))
+		trial_fail("%s: neither done nor not done", what);
+	goes_on(what);
+	close_it();
+}
+
+/* Some of the points, or all. */
+static int goes(struct dice *d, int64_t wanted, int64_t points)
+{
+	return dice_between(d, 1, points) <= wanted;
+}
+
+static void one_scene(struct dice *d, const struct scene *scene)
+{
+	static int point[POINTS], undo[POINTS];
+	prepare(scene);
+	int count = points_of(scene->act, point), seen = 0;
+	close_it();
+	if (count < 1)
+		trial_fail("%s: nothing was written", scene->name);
+	struct state before = state_with(scene, 0), after = state_with(scene, STEPS_MOST);
+	for (int i = 0; i < count; i++) {
+		if (!goes(d, trial_ops(4), count))
+			continue;
+		killed_at(scene, point[i], 0, &before, &after);
+		if (++seen % 3)
+			continue;
+		prepare(scene);
+		kill_after(scene->act, point[i]);
+		int undone = points_of(find, undo);
+		close_it();
+		for (int j = 0; j < undone; j++)
+			if (goes(d, trial_ops(3), undone))
+				killed_at(scene, point[i], undo[j], &before, &after);
+	}
+}
+
+static void each_scene(struct dice *d)
+{
+	copy = malloc(1 << 20);
+	for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
+		one_scene(d, &scenes[i]);
+	free((char *)(uintptr_t)copy);
+	unlink(shared_path());
+}
+
+int main(void)
+{
+	trial_run("killed after any instruction, a change is made or it is not", each_scene);
+	return trial_verdict();
+}
