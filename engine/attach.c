@@ -264,7 +264,7 @@ static int examine(const struct attempt *a, int fd, struct neap_header *h, struc
 	if (memcmp(h->boot, a->boot, sizeof h->boot) != 0)
 		return a->options.how == NEAP_MAKE
 			       ? STALE
-			       : complain(a, NEAP_EFOREIGN, "is of before the machine was last started");
+			       : complain(a, NEAP_EFOREIGN, "is of before the machine was started");
 	if (h->layout != NEAP_LAYOUT)
 		return complain(a, NEAP_EFOREIGN, "has layout %u, and this is layout %d", h->layout,
 				NEAP_LAYOUT);

@@ -62,7 +62,8 @@ uint32_t neap_segment_made_of(void)
 		sizeof(struct neap_header), sizeof(struct neap_slot), sizeof(struct neap_limiter),
 		sizeof(struct neap_gcra), sizeof(struct neap_semaphore), sizeof(struct neap_window),
 		sizeof(struct neap_breaker), sizeof(struct neap_adaptive), sizeof(pthread_mutex_t),
-		sizeof(struct neap_stamp), sizeof(void *), offsetof(struct neap_slot, limiter), 0x01020304,
+		sizeof(struct neap_stamp), sizeof(void *), offsetof(struct neap_slot, limiter),
+		0x01020304,
 	};
 	uint32_t hash = 2166136261u;   /* FNV-1a; bytes as they lie, so order of bytes counts, too */
 	for (size_t i = 0; i < sizeof sizes; i++)
@@ -288,7 +289,8 @@ void neap_segment_stats(const struct neap_segment *s, struct neap_segment_stats 
 		.log_bytes = h->bytes - h->memory_at,
 	};
 	for (int32_t i = 0; i < out->limiters; i++)
-		end = end_of(&neap_slot_at(h, i)->place) > end ? end_of(&neap_slot_at(h, i)->place) : end;
+		if (end_of(&neap_slot_at(h, i)->place) > end)
+			end = end_of(&neap_slot_at(h, i)->place);
 	for (int32_t i = 1; i <= h->processes_max; i++)
 		out->processes += __atomic_load_n(&h->process[i].used, __ATOMIC_RELAXED) != 0;
 	out->log_used = end - h->memory_at;
@@ -300,7 +302,8 @@ static int check_slot(const struct neap_header *h, const struct neap_slot *s)
 {
 	const struct neap_limiter *l = &s->limiter;
 	int64_t sum = 0, most = 0;
-	int bad = s->armed || s->version & 1 || (const char *)s - (const char *)h != (int64_t)l->shared * NEAP_UNIT;
+	int64_t at = (const char *)s - (const char *)h;
+	int bad = s->armed || s->version & 1 || at != (int64_t)l->shared * NEAP_UNIT;
 	for (int32_t i = 0; i <= h->processes_max; i++) {
 		bad |= s->holding[i] < 0;
 		sum += s->holding[i];

@@ -111,7 +111,8 @@ static void call(struct child *c)
 static void meddle(struct child *c)
 {
 	int k = (int)dice_between(&c->dice, 0, KINDS - 1);
-	struct neap_limiter like = shared_like(kinds[k], k ? dice_between(&c->dice, 40, 50) : SEATS), *l;
+	int64_t limit = k ? dice_between(&c->dice, 40, 50) : SEATS;
+	struct neap_limiter like = shared_like(kinds[k], limit), *l;
 	if (kinds[k] == NEAP_GCRA)
 		neap_gcra_init(&like.as.gcra, dice_between(&c->dice, 1, 2), neap_horizon / 2, 1 << 28);
 	if (neap_segment_add(c->segment, names[k], &like, NEAP_KEEP_SPENT, 0, clock_now(), &l) < 0)
@@ -223,7 +224,8 @@ static void killed(struct dice *d, int reaps)
 		serial[i] = c.serial;
 	}
 	int64_t before = c.shared->calls;
-	for (int tries = 0; __atomic_load_n(&c.shared->calls, __ATOMIC_RELAXED) < before + 100; tries++) {
+	int64_t *calls = &c.shared->calls;
+	for (int tries = 0; __atomic_load_n(calls, __ATOMIC_RELAXED) < before + 100; tries++) {
 		doze(d, 2000000);
 		neap_segment_reap(c.segment);
 		if (tries == 20000)

@@ -179,7 +179,8 @@ static void all_or_none(struct dice *d)
 	struct neap_all all;
 	for (int k = 0; k < KINDS; k++) {
 		char name[2] = {(char)('a' + k), 0};
-		term[k] = (struct neap_term){shared_add(s, name, kinds[k], 5 + k), 1, k == 3 ? 1 : 0, 0};
+		struct neap_limiter *l = shared_add(s, name, kinds[k], 5 + k);
+		term[k] = (struct neap_term){l, 1, k == 3 ? 1 : 0, 0};
 	}
 	for (int k = 0; k < KINDS; k++) {   /* any order of terms */
 		int other = (int)dice_between(d, 0, k);

@@ -59,7 +59,8 @@ static void race_once(struct dice *d, struct start *start, int stale)
 			usleep(10);
 		for (volatile int64_t n = spin; n > 0; n--)
 			;
-		struct neap_limiter *l = shared_add(shared_open(NULL), "permits", NEAP_SEMAPHORE, PERMITS);
+		struct neap_segment *s = shared_open(NULL);
+		struct neap_limiter *l = shared_add(s, "permits", NEAP_SEMAPHORE, PERMITS);
 		if (neap_limiter_take(l, 1, NOW) == NOW)
 			__atomic_add_fetch(&start->taken, 1, __ATOMIC_SEQ_CST);
 		/* nobody's permits come back before all have asked */
@@ -164,7 +165,7 @@ static void foreign(struct dice *d)
 	scribble(offsetof(struct neap_header, limiters_max), 77);
 	refused(&usual, NEAP_EFOREIGN, "not those it says");
 	scribble(offsetof(struct neap_header, boot), 77);
-	refused(&attach, NEAP_EFOREIGN, "before the machine was last started");
+	refused(&attach, NEAP_EFOREIGN, "before the machine was started");
 	unlink(shared_path());
 	neap_segment_close(shared_open(NULL));
 	if (truncate(shared_path(), 65536))

@@ -46,7 +46,8 @@ static void hold(void) { neap_limiter_hold(limiter, 3, LATER + 5000, LATER); }
 
 static void change(void)
 {
-	struct neap_limiter like = shared_like(limiter->kind, limiter->kind == NEAP_WINDOW ? 100 : 30), *l;
+	int64_t limit = limiter->kind == NEAP_WINDOW ? 100 : 30;
+	struct neap_limiter like = shared_like(limiter->kind, limit), *l;
 	neap_segment_add(segment, "it", &like, NEAP_KEEP_SPENT, 0, LATER, &l);
 }
 
@@ -139,7 +140,8 @@ static struct state state_of(struct neap_limiter *l)
 		memcpy(w, is, sizeof is);
 		w += sizeof is / sizeof *w;
 		for (uint32_t i = 0; i < b->count; i++, w += 3)
-			memcpy(w, &b->memory[(b->first + i) % (uint32_t)b->trip.slices * 3], 3 * sizeof *w);
+			memcpy(w, &b->memory[(b->first + i) % (uint32_t)b->trip.slices * 3],
+			       3 * sizeof *w);
 	} else {
 		const int64_t is[] = {a->limit, (int64_t)(a->fraction * 1e9), a->in_use, a->full_at,
 				      a->cut_at, a->lowered_at, a->changes, a->changed_at};
@@ -261,9 +263,8 @@ static struct state state_with(const struct scene *scene, int steps)
 /* It goes on as if nothing had happened; what the dead held comes back, and that is all. */
 static void goes_on(const char *what)
 {
-	int64_t own = neap_slot_of(limiter)->holding[1];
 	neap_limiter_take(limiter, 1, LATER + 1);
-	own = neap_slot_of(limiter)->holding[1];
+	int64_t own = neap_slot_of(limiter)->holding[1];
 	neap_segment_reap(segment);
 	if (neap_segment_check(segment))
 		trial_fail("%s: an invariant does not hold in the end", what);
@@ -271,8 +272,9 @@ static void goes_on(const char *what)
 			 : limiter->kind == NEAP_ADAPTIVE ? limiter->as.adaptive.in_use : own;
 	if (in_use != own)
 		trial_fail("%s: %ld permits are out, %ld are held", what, in_use, own);
-	if (neap_segment_add(segment, "another", &(struct neap_limiter){.kind = NEAP_PAUSE}, 0, 0, LATER,
-			     &(struct neap_limiter *){NULL}) == NEAP_EFULL)
+	const struct neap_limiter pause = {.kind = NEAP_PAUSE};
+	struct neap_limiter *l;
+	if (neap_segment_add(segment, "another", &pause, 0, 0, LATER, &l) == NEAP_EFULL)
 		trial_fail("%s: a place is lost", what);
 }
 
