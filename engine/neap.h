@@ -989,7 +989,7 @@ int neap_loop_catch(struct neap_loop *l, int signals);
 int neap_loop_signals(struct neap_loop *l);
 /* ==== end of loop ==== */
 
-/* ==== ring 2: resp, server ============================================================== */
+/* ==== ring 2: resp, http, server ======================================================== */
 
 enum {
 	NEAP_ARGS = 256,               /* words in one command, its name included */
@@ -1047,6 +1047,54 @@ void neap_reply_free(struct neap_reply *r);   /* its memory; it is as new then *
 /* How many bytes the first whole reply in data takes, nested ones included: more than 0, 0 not
  * whole yet, NEAP_ERANGE no reply. */
 int64_t neap_reply_measure(const char *data, size_t size);
+
+/* ---- http ---- */
+
+enum {
+	NEAP_HTTP_LINE_BYTES = 8192,   /* of a request line, its end included; more: 414 */
+	NEAP_HTTP_HEAD_BYTES = 16384,  /* of a request line and its fields; more: 431 */
+	NEAP_HTTP_FIELDS = 64,         /* more: 431 */
+	NEAP_HTTP_BODY_BYTES = 65536,  /* more: 413 */
+};
+enum { NEAP_HTTP_OTHER = 0, NEAP_HTTP_GET, NEAP_HTTP_HEAD, NEAP_HTTP_POST };
+/* How to answer, a sum: what comes after it is not read; the connection stays, which HTTP/1.0 must
+ * be told; there is no body, only its length. */
+enum { NEAP_HTTP_CLOSES = 1, NEAP_HTTP_OLD = 2, NEAP_HTTP_BARE = 4 };
+
+struct neap_field { struct neap_span name, value; };   /* the value without blanks around it */
+
+/* Reads requests of HTTP/1.0 and 1.1 from bytes that are the caller's. */
+struct neap_http {
+	uint32_t body_max;             /* in: NEAP_HTTP_BODY_BYTES, or less */
+	uint32_t seen, line;           /* in and out, one pair for each connection: how far it has
+					* read; 0 and 0 where a request begins */
+	uint32_t used;                 /* out: bytes the request took, to skip before the next */
+	uint32_t need;                 /* out: asking again is vain with fewer bytes than this */
+	uint32_t how;                  /* out: NEAP_HTTP_CLOSES.. */
+	int32_t method;                /* out: NEAP_HTTP_GET.. */
+	int32_t minor;                 /* out: of HTTP/1, 0 or 1 */
+	int32_t status;                /* out, of an error: 400, 411, 413, 414, 417, 431, 501, 505 */
+	uint32_t fields;               /* out */
+	const char *error;             /* out, of an error: one line, NUL-terminated */
+	struct neap_span verb, target, body;   /* out: into the bytes, until they move */
+	struct neap_field field[64];   /* out: the same */
+};
+void neap_http_init(struct neap_http *p);
+/* The bytes from the end of the last request on, in any split: 1 a request, 0 not whole yet,
+ * NEAP_ERANGE an error, to be answered with 'status'; after it the connection is of no use. What
+ * two readers could understand differently is an error: a line that does not end in CRLF, a blank
+ * before a colon, a folded field, a second Content-Length or Host, a Transfer-Encoding. */
+int neap_http_parse(struct neap_http *p, const char *data, uint32_t size);
+
+/* A response, by the writer of replies: a status, any number of fields, and a body or
+ * _no_body, for 204 and 304. Control bytes in a value become blanks. A response is not stored by
+ * anybody and is what its Content-Type says. */
+void neap_http_status(struct neap_reply *r, int status, uint32_t how);
+void neap_http_field(struct neap_reply *r, const char *name, const char *value, size_t size);
+void neap_http_body(struct neap_reply *r, const char *data, size_t size, uint32_t how);
+void neap_http_no_body(struct neap_reply *r);
+
+/* ---- server ---- */
 
 /* Clients over TCP and Unix sockets. Commands are pulled, nothing calls back. One thread, that of
  * the loop. A client is named by a number, 1 to 2^53 - 1, never used twice. */
