@@ -34,7 +34,8 @@
 
 enum { KEEP_OUT = 4096, READ_MIN = 4096, INDEX = 65536, KEEP_ALIVE_S = 60 };
 
-static const neap_ns partial_max = 10 * SECOND, closing_max = 10 * SECOND, stuck_max = 60 * SECOND;
+static const neap_ns partial_max = 10 * SECOND, closing_max = 10 * SECOND, stuck_max = 60 * SECOND,
+		     idle_max = 60 * SECOND;   /* HTTP's, whose clients do not say that they stay */
 
 static void on_readable(struct ev_loop *ev, struct ev_io *reader, int events)
 {
@@ -63,8 +64,9 @@ static void watch_for_sloth(struct neap_server *s)
 		ev_timer_again(s->ev, &s->sweep);
 }
 
-struct client *client_open(struct neap_server *s, int fd)
+struct client *client_open(const struct listener *l, int fd)
 {
+	struct neap_server *s = l->server;
 	struct client *c = s->unused_count ? calloc(1, sizeof *c) : NULL;
 	if (!c)
 		return NULL;
@@ -77,6 +79,7 @@ struct client *client_open(struct neap_server *s, int fd)
 	c->server = s;
 	c->id = ++s->serial * INDEX + index;
 	c->fd = fd;
+	c->http = (uint8_t)l->http;
 	c->since = c->last = -1;
 	c->need = 1;
 	c->out.limit = NEAP_REPLY_BYTES;
@@ -92,6 +95,8 @@ struct client *client_open(struct neap_server *s, int fd)
 	ev_io_start(s->ev, &c->reader);
 	s->stats.clients++;
 	s->stats.accepted++;
+	if (c->http)
+		watch_for_sloth(s);
 	return c;
 }
 
@@ -362,8 +367,11 @@ int clients_sweep(struct neap_server *s)
 			client_cut(c, "took more than 10 s for one command");
 		else if (c->stuck && s->now - c->stuck > stuck_max)
 			client_cut(c, "took no replies for 60 s");
+		else if (c->http && !c->parked && !c->partial && !c->stuck && c->last >= 0 &&
+			 s->now - c->last > idle_max)
+			client_drop(c, NULL);
 		else
-			watched |= c->closing || c->partial || c->stuck;
+			watched |= c->closing || c->partial || c->stuck || c->http;
 	}
 	return watched;
 }

@@ -15,6 +15,7 @@ struct link {
 struct listener {
 	struct ev_io watch;      /* fd -1: closed */
 	struct neap_server *server;
+	int http;                /* what is spoken there, RESP unless 1 */
 	char address[128];       /* "127.0.0.1:6390" or "unix:/path" */
 	uint64_t device, inode;  /* of the Unix socket's file, so that we unlink only our own */
 };
@@ -44,12 +45,15 @@ struct client {
 	char *in;                /* bytes read, not parsed: in[head .. tail) of room */
 	uint32_t head, tail, room;
 	uint32_t need;           /* parsing is vain below so many bytes */
+	uint32_t seen, line;     /* HTTP: how far the head is read, see neap_http_parse */
 	struct neap_reply out;
 	uint32_t allow;
 	uint8_t admitted;        /* logged in, or let in without */
 	uint8_t readable;        /* the loop said so */
 	uint8_t ended;           /* the peer will send no more */
 	uint8_t parked;
+	uint8_t http;            /* speaks it */
+	uint8_t final;           /* HTTP: it had its last request, and what follows is not read */
 	uint8_t mute;            /* NEAP_HEAR.., or MUTING: this command is the one */
 	char user[64], name[128], lib_name[64], lib_version[64];
 };
@@ -63,7 +67,7 @@ struct neap_server {
 	struct ev_loop *ev;
 	struct ev_prepare before_sleep;   /* sends what is dirty */
 	struct ev_idle awake;             /* on while there is work left: the loop does not sleep */
-	struct ev_timer sweep;            /* on while somebody is partial, stuck or closing */
+	struct ev_timer sweep;            /* on while somebody is partial, stuck, closing or HTTP's */
 	struct listener listener[LISTENERS];
 	int listeners;
 	int spare;                        /* a descriptor to give up when there is none for accept */
@@ -80,6 +84,7 @@ struct neap_server {
 	int commands;
 	uint8_t command_slot[COMMAND_SLOTS];   /* kind by hash of the name, 0 empty */
 	struct neap_parse parse;
+	struct neap_http web;
 	struct neap_reply sink;           /* for those who are gone or asked for silence */
 	struct neap_server_stats stats;
 	char addr[128], laddr[128];       /* texts of the last _client */
@@ -107,8 +112,9 @@ static inline void link_last(struct link *head, struct link *l)
 #define client_of(link, member) \
 	((struct client *)(void *)((char *)(link) - offsetof(struct client, member)))
 
-/* A client for a connected, non-blocking socket: NULL when there is no memory (fd stays open). */
-struct client *client_open(struct neap_server *s, int fd);
+/* A client for a connected, non-blocking socket of a listener: NULL when there is no memory (fd
+ * stays open). */
+struct client *client_open(const struct listener *l, int fd);
 struct client *client_find(const struct neap_server *s, int64_t id);
 /* Close the socket now; NEAP_CLOSED will say so. 'note' NULL: nothing worth a word. */
 void client_drop(struct client *c, const char *note);

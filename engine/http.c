@@ -115,7 +115,7 @@ static int method_of(const struct neap_span *verb)
 	};
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (verb->size == strlen(known[i].name) &&
-		    !memcmp(verb->data, known[i].name, verb->size))
+		    memcmp(verb->data, known[i].name, verb->size) == 0)
 			return known[i].method;
 	return NEAP_HTTP_OTHER;
 }
@@ -123,7 +123,7 @@ static int method_of(const struct neap_span *verb)
 /* "HTTP/1.1", or a later 1.x, which is to be treated as that; "HTTP/1.0". */
 static int version(struct neap_http *p, const char *from, const char *end)
 {
-	if (end - from != 8 || memcmp(from, "HTTP/", 5) || from[5] < '0' || from[5] > '9' ||
+	if (end - from != 8 || memcmp(from, "HTTP/", 5) != 0 || from[5] < '0' || from[5] > '9' ||
 	    from[6] != '.' || from[7] < '0' || from[7] > '9')
 		return refuse(p, 400, "this is no HTTP request");
 	if (from[5] != '1')
@@ -198,7 +198,6 @@ static int walk(struct neap_http *p, const char *data, uint32_t size, uint32_t f
 		}
 		if (end == line || data[end - 1] != '\r')
 			return refuse(p, 400, "a line does not end in CRLF");
-		p->seen = line;   /* of the last, empty one: it is found again at once */
 		const char *from = data + line, *to = data + end - 1;
 		struct neap_field ignored;
 		if (from == to && p->line)

@@ -44,27 +44,31 @@ union address {
 };
 
 static const char full[] = "-ERR max number of clients reached\r\n";
+static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+			   "Retry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
 /* ---- coming in ---- */
 
-static void turn_away(struct neap_server *s, int fd)
+static void turn_away(struct listener *l, int fd)
 {
-	ssize_t sent = send(fd, full, sizeof full - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t sent = send(fd, l->http ? busy : full, (l->http ? sizeof busy : sizeof full) - 1,
+			    MSG_NOSIGNAL | MSG_DONTWAIT);
 	(void)sent;   /* manners; that it may not arrive changes nothing */
 	close(fd);
-	s->stats.refused++;
+	l->server->stats.refused++;
 }
 
 static int spare_descriptor(void) { return open("/dev/null", O_RDONLY | O_CLOEXEC); }
 
 /* No descriptor left: use the spare one. Says whether the connection is gone from the queue. */
-static int turn_away_blind(struct neap_server *s, int listener)
+static int turn_away_blind(struct listener *l)
 {
+	struct neap_server *s = l->server;
 	if (s->spare >= 0)
 		close(s->spare);
-	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int fd = accept4(l->watch.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0)
-		turn_away(s, fd);
+		turn_away(l, fd);
 	s->spare = spare_descriptor();
 	return fd >= 0;
 }
@@ -77,10 +81,10 @@ static void on_connection(struct ev_loop *ev, struct ev_io *watch, int events)
 	for (int i = 0; i < ACCEPTS; i++) {
 		int fd = accept4(watch->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
-			if (s->stats.clients >= s->stats.clients_max || !client_open(s, fd))
-				turn_away(s, fd);
+			if (s->stats.clients >= s->stats.clients_max || !client_open(l, fd))
+				turn_away(l, fd);
 		} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			if (turn_away_blind(s, watch->fd))
+			if (turn_away_blind(l))
 				continue;
 			ev_io_stop(ev, watch);
 			ev_timer_again(ev, &s->sweep);
@@ -247,7 +251,8 @@ static int listen_tcp(const struct neap_server *s, const char *address, char *er
 	return fd;
 }
 
-int neap_server_listen(struct neap_server *s, const char *address, char *error, size_t size)
+static int listen_on(struct neap_server *s, int http, const char *address, char *error,
+		     size_t size)
 {
 	if (s->listeners == LISTENERS)
 		return complain(error, size, NEAP_EFULL, "%s: %d listeners are the most", address,
@@ -260,7 +265,7 @@ int neap_server_listen(struct neap_server *s, const char *address, char *error, 
 	struct stat st;
 	union address own = {.any = {0}};
 	socklen_t length = sizeof own;
-	*l = (struct listener){.server = s};
+	*l = (struct listener){.server = s, .http = http};
 	if (!is_unix && !getsockname(fd, &own.any, &length))
 		describe(&own, l->address, sizeof l->address);
 	else
@@ -275,25 +280,39 @@ int neap_server_listen(struct neap_server *s, const char *address, char *error, 
 	return s->listeners++;
 }
 
+int neap_server_listen(struct neap_server *s, const char *address, char *error, size_t size)
+{
+	return listen_on(s, 0, address, error, size);
+}
+
+int neap_server_listen_http(struct neap_server *s, const char *address, char *error, size_t size)
+{
+	return listen_on(s, 1, address, error, size);
+}
+
 const char *neap_server_address(const struct neap_server *s, int listener)
 {
 	return listener >= 0 && listener < s->listeners ? s->listener[listener].address : NULL;
 }
 
+static void stop_listening(struct listener *l)
+{
+	struct stat st;
+	if (l->watch.fd < 0)
+		return;
+	ev_io_stop(l->server->ev, &l->watch);
+	close(l->watch.fd);
+	ev_io_set(&l->watch, -1, EV_READ);
+	if (l->inode && !lstat(l->address + 5, &st) && st.st_dev == l->device &&
+	    st.st_ino == l->inode)
+		unlink(l->address + 5);
+}
+
 void neap_server_drain(struct neap_server *s)
 {
-	for (int i = 0; i < s->listeners; i++) {
-		struct listener *l = &s->listener[i];
-		if (l->watch.fd < 0)
-			continue;
-		struct stat st;
-		ev_io_stop(s->ev, &l->watch);
-		close(l->watch.fd);
-		ev_io_set(&l->watch, -1, EV_READ);
-		if (l->inode && !lstat(l->address + 5, &st) && st.st_dev == l->device &&
-		    st.st_ino == l->inode)
-			unlink(l->address + 5);
-	}
+	for (int i = 0; i < s->listeners; i++)
+		if (!s->listener[i].http)
+			stop_listening(&s->listener[i]);
 }
 
 void neap_server_guard(struct neap_server *s) { s->guarded = 1; }
@@ -329,6 +348,7 @@ struct neap_server *neap_server_open(struct neap_loop *loop, uint32_t clients_ma
 	s->sink.proto = 2;
 	s->turn_left = TURN;
 	neap_parse_init(&s->parse);
+	neap_http_init(&s->web);
 	link_init(&s->ages);
 	link_init(&s->ready);
 	link_init(&s->later);
@@ -347,7 +367,8 @@ void neap_server_close(struct neap_server *s)
 {
 	if (!s)
 		return;
-	neap_server_drain(s);
+	for (int i = 0; i < s->listeners; i++)
+		stop_listening(&s->listener[i]);
 	while (linked(&s->ages))
 		client_drop(client_of(s->ages.next, age), NULL);
 	while (linked(&s->gone))
@@ -392,7 +413,7 @@ int neap_server_client(struct neap_server *s, int64_t client, struct neap_client
 		.command = c->command ? c->command->name : "",
 		.fd = c->fd, .in_bytes = c->tail - c->head, .out_bytes = c->out.tail - c->out.head,
 		.allow = c->allow, .proto = c->out.proto, .parked = c->parked,
-		.closing = c->closing != 0, .admitted = c->admitted,
+		.closing = c->closing != 0, .admitted = c->admitted, .http = c->http,
 	};
 	return NEAP_OK;
 }

@@ -1119,9 +1119,11 @@ void neap_server_guard(struct neap_server *s);
  * number of the listener, from 0, or NEAP_ESYS, NEAP_ERANGE (an address that reads wrong, or not
  * of this machine alone without _guard), NEAP_EFULL (16 are open), with one line in error. */
 int neap_server_listen(struct neap_server *s, const char *address, char *error, size_t size);
+/* The same for HTTP: whoever comes there speaks it and nothing else. */
+int neap_server_listen_http(struct neap_server *s, const char *address, char *error, size_t size);
 /* Where it listens, the port that was given for :0 included; NULL when there is none. */
 const char *neap_server_address(const struct neap_server *s, int listener);
-/* Accept nobody any more; those who are in stay. */
+/* Accept no client of Redis any more; those who are in stay, and HTTP's may come and hear of it. */
 void neap_server_drain(struct neap_server *s);
 
 /* Make a command known: its name (any case, up to 31 bytes), how many words it has with its name
@@ -1132,14 +1134,20 @@ int neap_server_define(struct neap_server *s, const char *name, int arity, uint3
 /* Answer CL.THROTTLE and GCRA from this table, which outlives the server. NULL: hand them up. */
 void neap_server_throttle(struct neap_server *s, struct neap_keys *keys);
 
-enum { NEAP_CLOSED = 0 };              /* the kind that says a client is gone */
+/* The kinds that say a client is gone, and that it made a request of HTTP: argv is then its verb,
+ * its target, its body, and its fields, name and value by turns. It is to be answered with _status
+ * and so on before its client's next one, and one that NEAP_HTTP_CLOSES is its client's last: after
+ * the answer, _hang_up. What is no request is answered in C, and a client that asks nothing for 60
+ * s is gone. */
+enum { NEAP_CLOSED = 0, NEAP_REQUEST = -1 };
 
 struct neap_command {
 	int64_t client;
-	int32_t kind;                  /* from _define, or NEAP_CLOSED */
+	int32_t kind;                  /* from _define, or NEAP_CLOSED, NEAP_REQUEST */
 	uint32_t argc;                 /* 1 and more */
 	uint32_t allow;                /* the client's rights */
 	uint32_t proto;                /* 2 or 3 */
+	uint32_t how;                  /* NEAP_REQUEST: NEAP_HTTP_CLOSES.. */
 	const char *note;              /* NEAP_CLOSED: why, when that is worth a line in a log */
 	struct neap_span argv[256];    /* argv[0] is the name as sent; until the next _next */
 };
@@ -1179,6 +1187,7 @@ struct neap_client {
 	uint32_t allow;
 	uint8_t proto, parked, closing;
 	uint8_t admitted;                /* logged in, or let in without */
+	uint8_t http;
 };
 /* Its texts hold until the next call of any neap_server_*. */
 int neap_server_client(struct neap_server *s, int64_t client, struct neap_client *out);

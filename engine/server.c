@@ -17,7 +17,7 @@
  * CL.THROTTLE, GCRA, PING and ECHO never reach Lua: they need one word of state or none, and this
  * way 16 of them in a pipeline cost 16 look-ups and not 16 journeys. So do the refusals every
  * command shares: unknown, wrong number of words, not logged in, not allowed. Their order and
- * texts are Redis'.
+ * texts are Redis'. Of HTTP only what is no request is answered here.
  */
 #define _GNU_SOURCE
 #include "client.h"
@@ -335,6 +335,48 @@ static void hand_out(struct neap_server *s, const struct client *c, const struct
 	memcpy(out->argv, s->parse.argv, out->argc * sizeof *out->argv);
 }
 
+/* The same for HTTP: a request of the current client into s->web. */
+static int parse_request(struct neap_server *s, struct client *c)
+{
+	struct neap_http *p = &s->web;
+	if (c->final || c->tail - c->head < c->need)
+		return 0;
+	p->seen = c->seen;
+	p->line = c->line;
+	int got = neap_http_parse(p, c->in + c->head, c->tail - c->head);
+	c->seen = p->seen;
+	c->line = p->line;
+	c->need = got > 0 ? 1 : p->need;
+	if (got > 0) {
+		c->head += p->used;
+		c->partial = 0;
+		c->final = p->how & NEAP_HTTP_CLOSES;
+	} else if (got < 0) {
+		struct neap_reply *r = client_reply(c);
+		neap_http_status(r, p->status, p->how);
+		neap_http_field(r, "Content-Type", "text/plain", 10);
+		neap_http_body(r, p->error, strlen(p->error), p->how);
+		c->note = p->error;
+		s->stats.cut++;
+		client_finish(c);
+	}
+	return got > 0;
+}
+
+static void hand_out_request(struct neap_server *s, const struct client *c,
+			     struct neap_command *out)
+{
+	const struct neap_http *p = &s->web;
+	*out = (struct neap_command){
+		.client = c->id, .kind = NEAP_REQUEST, .argc = 3 + 2 * p->fields,
+		.allow = c->allow, .how = p->how, .argv = {p->verb, p->target, p->body},
+	};
+	for (uint32_t i = 0; i < p->fields; i++) {
+		out->argv[3 + 2 * i] = p->field[i].name;
+		out->argv[4 + 2 * i] = p->field[i].value;
+	}
+}
+
 /* The current client's next command that is not answered here: 1. 0: it has no more this turn. */
 static int serve(struct neap_server *s, struct client *c, struct neap_command *out)
 {
@@ -345,13 +387,17 @@ static int serve(struct neap_server *s, struct client *c, struct neap_command *o
 				return 0;
 			continue;
 		}
-		if (!parse(s, c))
+		if (!(c->http ? parse_request(s, c) : parse(s, c)))
 			return 0;
 		s->client_left--;
 		s->turn_left--;
 		s->stats.commands++;
 		c->commands++;
 		c->last = s->now;
+		if (c->http) {
+			hand_out_request(s, c, out);
+			return 1;
+		}
 		if (c->mute >= NEAP_MUTE_ONE)
 			c->mute = c->mute == MUTING ? NEAP_HEAR : MUTING;
 		const struct command *cmd = admitted(s, c);
@@ -424,8 +470,8 @@ int neap_server_next(struct neap_server *s, neap_ns now, struct neap_command *ou
 			return 1;
 		if (s->current != c)
 			continue;
-		if (!c->parked && !c->stuck && !c->closing && c->tail - c->head >= c->need &&
-		    !linked(&c->ready))
+		if (!c->parked && !c->stuck && !c->closing && !c->final &&
+		    c->tail - c->head >= c->need && !linked(&c->ready))
 			link_last(&s->later, &c->ready);
 		client_leave(c);
 	}

@@ -119,7 +119,8 @@ describe("requests of HTTP", function ()
     for _, bytes in ipairs { "*1\r\n$4\r\nPING\r\n", "PING\r\n", "GET /\r\n", "GET / HTTP/1.1 \r\n",
       "GET  / HTTP/1.1\r\n", " GET / HTTP/1.1\r\n", "GET\t/ HTTP/1.1\r\n", "GET / http/1.1\r\n",
       "GET / HTTP/1\r\n", "GET / HTTP/1.10\r\n", "GET / HTTP/x.1\r\n", "GET /# HTTP/1.1\r\n",
-      "GET /\1 HTTP/1.1\r\n", "GET /\195\164 HTTP/1.1\r\n", "G:T / HTTP/1.1\r\n", "\0" } do
+      "GET /\1 HTTP/1.1\r\n", "GET /\127 HTTP/1.1\r\n",
+      "GET /\195\164 HTTP/1.1\r\n", "G:T / HTTP/1.1\r\n", "\0" } do
       means(bytes, "400 this is no HTTP request")
     end
     means("\22\3\1", "400 a TLS hello; neap speaks no TLS")
@@ -192,6 +193,7 @@ describe("requests of HTTP", function ()
     assert.equal(0, feed(post("Content-Length: 65536\r\n", body), 1000)[2])
     means(post "Content-Length: 65537\r\n", "413 the body is too large")
     means(post("Content-Length: " .. ("9"):rep(40) .. "\r\n"), "413 the body is too large")
+    means(post("Content-Length: " .. ("0"):rep(18) .. "5\r\n"), "413 the body is too large")
   end)
 
   it("cost no more in single bytes than a walk or two over them", function ()
@@ -204,6 +206,9 @@ describe("requests of HTTP", function ()
       assert(parser.seen >= size - 1)
     end
     assert.equal(1, C.neap_http_parse(parser, buffer, #bytes))
+    bytes = post "Content-Length: 1000\r\n"
+    assert.equal(0, C.neap_http_parse(parser, ffi.new("char[?]", #bytes + 1, bytes), #bytes))
+    assert.equal(#bytes + 1000, parser.need)
   end)
 end)
 

@@ -15,6 +15,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,6 +53,27 @@ static int check(int ok, const char *format, ...)
 
 /* ---- the layer above ---- */
 
+/* A request of HTTP: "/park" parks, "/big" is answered at length, others with what was asked. */
+static void above_http(struct neap_reply *r)
+{
+	static const char block[200000];
+	const struct neap_span *target = &cmd.argv[1], *body = &cmd.argv[2];
+	char text[256];
+	int size = snprintf(text, sizeof text, "%.*s %.*s %.*s %u\n", (int)cmd.argv[0].size,
+			    cmd.argv[0].data, (int)target->size, target->data, (int)body->size,
+			    body->data, (cmd.argc - 3) / 2);
+	if (target->size == 5 && !memcmp(target->data, "/park", 5)) {
+		parked = cmd.client;
+		neap_server_park(server, cmd.client);
+		return;
+	}
+	int is_big = target->size == 4 && !memcmp(target->data, "/big", 4);
+	neap_http_status(r, 200, cmd.how);
+	neap_http_body(r, is_big ? block : text, is_big ? sizeof block : (size_t)size, cmd.how);
+	if (cmd.how & NEAP_HTTP_CLOSES)
+		neap_server_hang_up(server, cmd.client);
+}
+
 static void above(void)
 {
 	struct neap_reply *r = neap_server_reply(server, cmd.client);
@@ -58,6 +81,8 @@ static void above(void)
 	if (cmd.kind == NEAP_CLOSED) {
 		closed_count++;
 		note = cmd.note ? cmd.note : note;
+	} else if (cmd.kind == NEAP_REQUEST) {
+		above_http(r);
 	} else if (cmd.kind == park) {
 		parked = cmd.client;
 		neap_server_park(server, cmd.client);
@@ -135,25 +160,30 @@ static int dial(int port)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
 	struct timeval patience = {.tv_usec = 200000};
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a))
 		return -1;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);   /* each piece arrives as one */
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	settle();
 	return fd;
 }
 
-static int listen_dial(void)
+/* Have the server listen, and connect. */
+static int listen_dial_on(int (*how)(struct neap_server *s, const char *address, char *error,
+					size_t size))
 {
 	char error[128];
-	if (neap_server_listen(server, "127.0.0.1:0", error, sizeof error)) {
+	if (how(server, "127.0.0.1:0", error, sizeof error)) {
 		printf("# %s\n", error);
 		exit(2);
 	}
 	return dial(port_of(0));
 }
+
+static inline int listen_dial(void) { return listen_dial_on(neap_server_listen); }
 
 static void say(int fd, const char *text, size_t size)
 {
