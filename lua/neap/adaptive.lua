@@ -232,6 +232,7 @@ end
 ---@param floor integer    0 counts as 1
 ---@param ceiling integer  raised to the floor
 function adaptive:bounds(floor, ceiling)
+  limiter.alone(self, "bounds", 2)
   whole("floor", floor, 2)
   whole("ceiling", ceiling, 2)
   local now, rt = limiter.present()

@@ -31,6 +31,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field closed boolean?      it refuses everything, and "closed" is the word
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field learner neap.Adaptive?  it is to hear in Lua how calls end
+---@field segment neap.Segment?  other processes share it
 ---@field dispatch neap.Dispatch?  whose part it is, and who hears what a server says
 ---@field of ffi.cdata*?       struct neap_limiter: what a conditional leaf is of
 ---@field pause neap.Pause?        whom to tell how long it lasts
@@ -51,6 +52,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field holds boolean               a permit has something to give back
 ---@field abandoned "ignore"|"failure"  the outcome of a permit that is lost
 ---@field breakers neap.Breaker[]?
+---@field shared neap.Part[]?          by other processes, too
 ---@field learners { of: neap.Adaptive, parts: neap.Part[] }[]?  who is to hear how calls end
 
 ---@param part neap.Part
@@ -130,7 +132,7 @@ end
 local function build(parts, level, guests)
   local sums = grouped(parts)
   local flat, names, unnamed, costs, holds, abandoned = {}, {}, nil, 0, false, "ignore"
-  local learners, breakers, conditional = {}, {}, false
+  local learners, breakers, shared, conditional = {}, {}, {}, false
   local function index_of(name)
     local index = unnamed
     if name then index = names[name] end
@@ -146,6 +148,7 @@ local function build(parts, level, guests)
       abandoned = part.abandoned or abandoned
     end
     breakers[#breakers + 1] = sum.parts[1].breaker
+    shared[#shared + 1] = sum.parts[1].segment and sum.parts[1]
     local learner = sum.parts[1].learner
     if learner then learners[#learners + 1] = { of = learner, parts = sum.parts } end
   end
@@ -176,7 +179,8 @@ local function build(parts, level, guests)
     all = all, terms = terms, parts = flat, sums = sums,
     names = names, unnamed = unnamed, costs = costs > 0 and costs or 1,
     keys = keys, conditional = conditional, holds = holds, abandoned = abandoned,
-    learners = learners[1] and learners or nil, breakers = breakers[1] and breakers or nil,
+    shared = shared[1] and shared, learners = learners[1] and learners or nil,
+    breakers = breakers[1] and breakers or nil,
   }
 end
 

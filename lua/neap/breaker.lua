@@ -185,6 +185,7 @@ end
 ---
 ---@param while_s? number|string  seconds, or "30s"
 function breaker:open(while_s)
+  limiter.alone(self, "open", 2)
   local ns = while_s ~= nil and limiter.ns_of(while_s, "open", 2)
   local now, rt = limiter.present()
   C.neap_breaker_open(self.leaf.as.breaker, ns and now + ns or C.neap_never, now)
@@ -199,6 +200,7 @@ end
 ---     breaker:state()                                  --> "closed"
 ---
 function breaker:close()
+  limiter.alone(self, "close", 2)
   local now, rt = limiter.present()
   C.neap_breaker_close(self.leaf.as.breaker, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
@@ -210,6 +212,7 @@ end
 ---     breaker:reset()
 ---
 function breaker:reset()
+  limiter.alone(self, "reset", 2)
   local now, rt = limiter.present()
   C.neap_breaker_reset(self.leaf.as.breaker, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
@@ -220,8 +223,8 @@ end
 local function record(self, outcome)
   local now, rt = limiter.present()
   local b = self.leaf.as.breaker
-  if b.out == 0 and b.lost == 0 then C.neap_breaker_take(b, now) end
-  C.neap_breaker_give(b, outcome, now, now)
+  if b.out == 0 and b.lost == 0 then C.neap_limiter_take(self.leaf, 1, now) end
+  C.neap_limiter_give(self.leaf, 1, outcome, now, now)
   C.neap_engine_touch(rt.engine, self.leaf, now)
   self:notice()
 end

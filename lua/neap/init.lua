@@ -25,6 +25,7 @@ return {
   slots = require "neap.slots",
   per_key = require "neap.per_key",
   queue = require "neap.queue",
+  segment = require "neap.segment",
   layered = require "neap.layered",
   headers = require "neap.headers",
   provider = require "neap.provider",

@@ -46,6 +46,7 @@ local request_t = ffi.typeof(request)
 ---@field waiting table<integer, neap.Runtime>  tickets in line here
 ---@field parents table<neap.Limiter, true>     those that contain it, weak
 ---@field reclaim function?  when permits of it have something to give back
+---@field segment neap.Segment?  it is shared by processes
 ---@field room neap.Room?    of the queue in it, where those who ask it wait
 local limiter = {}
 limiter.__index = limiter
@@ -236,12 +237,31 @@ function limiter:peek(given, key)
   return refusal(self, now)
 end
 
+local watch_begin, watch_over = nil, nil
+
+--- Who sees to it that those in line hear of what other processes do (neap.segment).
+---@param begin fun(rt: neap.Runtime, parts: neap.Part[])
+---@param over fun(rt: neap.Runtime, parts: neap.Part[])
+function limiter.watch(begin, over) watch_begin, watch_over = begin, over end
+
+--- What would change a limiter behind the backs of other processes is refused.
+---@param self neap.Limiter
+---@param verb string
+---@param level integer
+function limiter.alone(self, verb, level)
+  if self.segment then
+    error(("%s: %s is shared with other processes: only reconfigure changes it"):format(verb,
+      self.name), level + 1)
+  end
+end
+
 --- What is left to do when whoever waited is gone: nginx ends requests whenever it likes.
 ---@return fun(status: integer, at: ffi.cdata*, on: ffi.cdata*?)
-local function loser(self, ticket, kept, n, pinned)
+local function loser(self, rt, ticket, kept, n, pinned)
   return function (status, at, on)
     kept.on = on or 0
     self.waiting[ticket] = nil
+    if self.terms.shared then watch_over(rt, self.terms.shared) end
     if pinned then keys.unpin(pinned) end
     if status == GRANTED then
       permit.new(self, kept, n, at):undo()
@@ -257,8 +277,11 @@ local function stand(self, rt, began, n, given, key)
   local pinned = self.terms.keys and keys.pin(self.terms.keys)
   self.waiting[ticket] = rt
   local fields = answers.waiting(self, began, n, given, key)
-  local lost = rt.loses and loser(self, ticket, kept, n, pinned) or nil
+  local lost = rt.loses and loser(self, rt, ticket, kept, n, pinned) or nil
+  local shared = self.terms.shared
+  if shared then watch_begin(rt, shared) end
   local status, at, bound, late, on = rt.wait(ticket, lost)
+  if shared then watch_over(rt, shared) end
   kept.on = on or 0
   self.waiting[ticket] = nil
   if pinned then keys.unpin(pinned) end

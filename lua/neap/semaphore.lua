@@ -91,7 +91,14 @@ function semaphore:reconfigure(limit, mode)
   local s = self.leaf.as.semaphore
   local from, to = name_for(tonumber(s.limit)), name_for(permits)
   limiter.rename(self, self.leaf, from, to)
-  s.limit = permits
+  if self.segment then
+    local like = leaf_t()
+    like.kind = C.NEAP_SEMAPHORE
+    C.neap_semaphore_init(like.as.semaphore, permits, s.overdraw)
+    self.segment:change(self, like, C.NEAP_KEEP_SPENT, 2)
+  else
+    s.limit = permits
+  end
   C.neap_engine_touch(rt.engine, self.leaf, now)
   events.about("reconfigured", self, { from = from, to = to, mode = "keep" })
 end

@@ -82,6 +82,7 @@ end
 
 --- The leaf, once all that was due is done; nothing else changes it behind the engine's back.
 local function at_rest(self, verb, level)
+  if verb == "drain" or verb == "refill" then limiter.alone(self, verb, level + 1) end
   if self.limit.kind ~= "rate" then
     error(("%s: %s has nothing to %s"):format(verb, self.name, verb), level + 1)
   end
@@ -175,6 +176,15 @@ local function change_sliding(self, value, mode, now, level)
   return changed
 end
 
+--- In a segment it is asked for anew.
+local function change_shared(self, value, mode, _, level)
+  local like, log, entries = leaf_t(), nil, nil
+  if slides(self) then log, entries = window.log_for(value.amount, nil, level + 1) end
+  if not leaves.init(like, value, log, entries) then return C.NEAP_ERANGE end
+  self.segment:change(self, like, KEEP[mode], level + 1)
+  return C.NEAP_OK
+end
+
 --- Another limit from now on, for those in line, too. What of the old one is taken over:
 ---
 ---     "keep"     what was spent and has not come back stays spent; a larger burst is there at once
@@ -204,7 +214,7 @@ function throttle:reconfigure(limit, mode)
     error(("reconfigure: from %q to %q is another kind of limit: build a new one"):format(
       notation.format(self.limit), notation.format(value)), 2)
   end
-  local change = slides(self) and change_sliding or change_rate
+  local change = self.segment and change_shared or slides(self) and change_sliding or change_rate
   if change(self, value, mode, now, 2) ~= C.NEAP_OK then too_fast(value, 2) end
   local from, to = notation.format(self.limit), notation.format(value)
   limiter.rename(self, leaf, from, to)
