@@ -171,6 +171,15 @@ local function fetch(where)
     ["x-ratelimit-remaining-requests"] = "400", ["x-ratelimit-reset-requests"] = "12s" } }
 end
 
+--- Segments outlast a program, so those of examples are elsewhere, and new.
+local function segment(_, options)
+  local file = os.tmpname()
+  os.remove(file)
+  local made = assert(neap.segment(file, options))
+  finally(function () os.remove(file) end)
+  return made
+end
+
 --- What examples find around them, besides neap and Lua's own.
 local function world()
   local asked = 0
@@ -181,7 +190,8 @@ local function world()
   end
   return setmetatable({
     fetch_job = fetch_job, id = 7, step = function () return "retry", "queued" end,
-    neap = neap, fetch = fetch, post = fetch, print = function (...) return ... end,
+    neap = setmetatable({ segment = segment }, { __index = neap }), fetch = fetch,
+    post = fetch, print = function (...) return ... end,
     host = "api.example.com", url = "https://api.example.com/v1",
     mirrors = { "https://mirror.example.com/v1", "https://api.example.com/v1" },
     customer = "ann", body = ("x"):rep(1000), has_key = true, retry_after = "5s",

@@ -240,11 +240,13 @@ end
 local watch_begin, watch_over = nil, nil
 
 --- Who sees to it that those in line hear of what other processes do (neap.segment).
+---@package
 ---@param begin fun(rt: neap.Runtime, parts: neap.Part[])
 ---@param over fun(rt: neap.Runtime, parts: neap.Part[])
 function limiter.watch(begin, over) watch_begin, watch_over = begin, over end
 
 --- What would change a limiter behind the backs of other processes is refused.
+---@package
 ---@param self neap.Limiter
 ---@param verb string
 ---@param level integer

@@ -161,7 +161,7 @@ end
 
 --- The breaker of a name.
 ---
----     shared:breaker("api.example.com", { failures = 5 }):call(print, "not while it is open")
+---     shared:breaker("api breaker", { failures = 5 }):call(print, "not while it is open")
 ---
 ---@param name string
 ---@param options? table  as for neap.breaker
@@ -326,6 +326,10 @@ function segment:stats()
   return all
 end
 
+--- Which one.
+---
+---     tostring(shared):match "segment"    --> "segment"
+---
 ---@return string
 function segment:__tostring() return "segment " .. self.path end
 

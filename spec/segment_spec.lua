@@ -1,0 +1,243 @@
+--- A segment as Lua has it, and as several processes have it: luajit's, that are told what to do,
+--- and killed.
+local ffi = require "ffi"
+local C = require "neap.engine"
+local manual = require "neap.runtime.manual"
+local neap = require "neap"
+local runtime = require "neap.runtime"
+
+describe("a segment", function ()
+  local path, shared, before
+
+  before_each(function ()
+    path = os.tmpname()
+    os.remove(path)
+    before = runtime.use(nil)
+    shared = assert(neap.segment(path))
+  end)
+
+  after_each(function ()
+    os.remove(path)
+    runtime.use(before)
+  end)
+
+  --- Another process, which has `shared` and runs a chunk; its output comes from :read.
+  local function other(chunk)
+    local script = os.tmpname()
+    local file = assert(io.open(script, "w"))
+    file:write(([[
+      io.stdout:setvbuf "line"
+      local neap = require "neap"
+      local shared = assert(neap.segment(%q))
+      %s
+    ]]):format(path, chunk))
+    file:close()
+    finally(function () os.remove(script) end)
+    return assert(io.popen("exec luajit " .. script, "r"))
+  end
+
+  --- What a chunk prints in another process.
+  local function told(chunk)
+    local out = other(chunk)
+    local text = out:read "*a"
+    out:close()
+    return text
+  end
+
+  it("has one limiter for a name, whoever asks, in whichever process", function ()
+    local mine = shared:throttle("calls", "1/h burst 5")
+    assert(mine:try_acquire(2))
+    assert.equal(3, shared:throttle("calls", "1/h burst 5"):available())
+    assert.equal("3\nnil\trate\n", told [[
+      local calls = shared:throttle("calls", "1/h burst 5")
+      print(calls:available())
+      calls:try_acquire(3)
+      local permit, why = calls:try_acquire()
+      print(permit, why)
+    ]])
+    assert.same({ nil, "rate" }, { (function (a, b) return a, b end)(mine:try_acquire()) })
+  end)
+
+  it("has every kind, each as on the heap", function ()
+    local log = shared:throttle("log", "2/h sliding")
+    assert(log:try_acquire(2))
+    assert.same({ nil, "rate" }, { (function (a, b) return a, b end)(log:try_acquire()) })
+    local pause = shared:pause "pause"
+    pause:extend(100)
+    assert.truthy(shared:pause "pause":left() > 99)
+    local breaker = shared:breaker("breaker", { failures = 2 })
+    breaker:failure()
+    breaker:failure()
+    assert.equal("open", shared:breaker("breaker", { failures = 2 }):state())
+    assert.same({ nil, "open" }, { (function (a, b) return a, b end)(breaker:call(print)) })
+    local adaptive = shared:adaptive("adaptive", "aimd")
+    adaptive:try_acquire():give "success"
+    assert.equal(2, shared:adaptive("adaptive", "aimd"):limit())
+    local kinds = {}
+    for one in shared:each() do
+      kinds[one.name] = one.kind .. " " .. (one.state or one.available)
+    end
+    assert.same({ log = "sliding 0", pause = "pause 0", breaker = "breaker open",
+      adaptive = "adaptive 2" }, kinds)
+    assert.same({ 4, 64 }, { shared:stats().limiters, shared:stats().limiters_max })
+    assert.equal(math.huge, shared:throttle("free", "unlimited"):available())
+    assert.equal(4, shared:stats().limiters)
+  end)
+
+  it("takes part in hybrids, all or none", function ()
+    local calls, slots = shared:throttle("calls", "1/h burst 5"), shared:semaphore("slots", 1)
+    local both = neap.hybrid { calls, slots, "100/s" }
+    local held = assert(both:try_acquire())
+    assert.same({ nil, "busy" }, { both:try_acquire() })
+    assert.equal(4, calls:available())
+    held:release()
+    assert.equal(0, slots:in_use())
+    local twice = neap.hybrid { calls, shared:throttle("calls", "1/h burst 5") }
+    assert(twice:try_acquire())
+    assert.equal(2, calls:available())
+  end)
+
+  it("gives permits back whose process was killed, to those who wait, too", function ()
+    local slots = shared:semaphore("slots", 2)
+    local out = other [[
+      local slots = shared:semaphore("slots", 2)
+      kept = { slots:try_acquire(), slots:try_acquire() }
+      local ffi = require "ffi"
+      ffi.cdef "int getpid(void);"
+      print(ffi.C.getpid())
+      neap.sleep(20)
+    ]]
+    local pid = assert(tonumber(out:read "*l"))
+    assert.equal(2, slots:in_use())
+    local waited
+    neap.run(function ()
+      neap.spawn(function ()
+        neap.sleep(0.05)
+        os.execute("kill -9 " .. pid)
+      end)
+      local began = neap.now()
+      local held, why = slots:acquire { timeout = 10 }
+      assert(held, why)
+      waited = neap.now() - began
+    end)
+    out:close()
+    assert.truthy(waited < 3, waited)
+    shared:reap()
+    assert.equal(1, slots:in_use())
+  end)
+
+  it("lets those in line hear of what others give back", function ()
+    local slots = shared:semaphore("slots", 1)
+    local out = other [[
+      local slots = shared:semaphore("slots", 1)
+      neap.run(function ()
+        local held = slots:acquire()
+        print "held"
+        neap.sleep(0.3)
+        held:release()
+        print "released"
+        neap.sleep(0.2)
+      end)
+    ]]
+    assert.equal("held", out:read "*l")
+    neap.run(function ()
+      local held, why = slots:acquire { timeout = 10 }
+      assert(held, why)
+      held:release()
+    end)
+    out:close()
+    assert.equal(0, slots:in_use())
+  end)
+
+  it("takes another limit from who asks later, and spent stays spent", function ()
+    local calls, slots = shared:throttle("calls", "10/h"), shared:semaphore("slots", 2)
+    assert(calls:try_acquire(4))
+    told [[
+      shared:throttle("calls", "20/h")
+      shared:semaphore("slots", 3)
+    ]]
+    assert.same({ 16, 20, 3 }, { calls:available(), calls:capacity(), slots:limit() })
+    calls:reconfigure("6/h", "reset")
+    slots:reconfigure(7)
+    assert.equal("6\t7\n", told [[
+      local old = assert(neap.segment(shared.path, { generation = 1 }))
+      print(old:throttle("calls", "1/h"):available(), old:semaphore("slots", 1):limit())
+    ]])
+  end)
+
+  it("refuses what would change a limiter behind the others' backs", function ()
+    local calls, breaker = shared:throttle("calls", "10/h"), shared:breaker "breaker"
+    for _, verb in ipairs { "drain", "refill" } do
+      assert.error_matches(function () calls[verb](calls) end,
+        verb .. ": calls is shared with other processes: only reconfigure changes it")
+    end
+    for _, verb in ipairs { "open", "close", "reset" } do
+      assert.error_matches(function () breaker[verb](breaker) end, verb .. ": breaker is shared")
+    end
+    assert.error_matches(function () shared:adaptive("a", "aimd"):bounds(1, 2) end, "is shared")
+    assert.error_matches(function ()
+      shared:adaptive("b", { strategy = function () end })
+    end, "a strategy in Lua knows the calls of its own process alone")
+    assert.error_matches(function ()
+      shared:breaker("c", { over = calls })
+    end, "two limiters: share both")
+  end)
+
+  it("says what is wrong", function ()
+    assert.error_matches(function () neap.segment() end, "a name or a path expected, got nil")
+    assert.error_matches(function ()
+      neap.segment(path, { limiter = 1 })
+    end, "did you mean 'limiters'")
+    assert.error_matches(function () neap.segment(path, { mode = 660 }) end, "\"0660\" expected")
+    assert.error_matches(function () shared:throttle("", "1/s") end, "a name of up to 63 bytes")
+    assert.error_matches(function () shared:throttle(("x"):rep(64), "1/s") end, "up to 63 bytes")
+    assert.error_matches(function () shared:throttle "x" end, "throttle: bad limit")
+    shared:throttle("x", "1/s")
+    assert.error_matches(function () shared:semaphore("x", 1) end, "a limiter of another kind")
+    local made, message = neap.segment(path, { limiters = 100 })
+    assert.is_nil(made)
+    assert.truthy(message:find(path, 1, true))
+    local file = assert(io.open(path .. "x", "w"))
+    file:write(("neap is not in here\n"):rep(1000))
+    file:close()
+    finally(function () os.remove(path .. "x") end)
+    made, message = neap.segment(path .. "x")
+    assert.is_nil(made)
+    assert.truthy(message)
+    made, message = neap.segment(path .. "y", { attach = true })
+    assert.is_nil(made)
+    assert.truthy(message:find "No such file", message)
+    local full = assert(neap.segment(path .. "z", { limiters = 1 }))
+    finally(function () os.remove(path .. "z") end)
+    full:throttle("one", "1/s")
+    assert.error_matches(function () full:throttle("two", "1/s") end, "there is no room for it")
+  end)
+
+  it("can be looked at by who never writes", function ()
+    shared:semaphore("slots", 3):try_acquire()
+    local seen = assert(neap.segment(path, { inspect = true }))
+    for one in seen:each() do assert.same({ "slots", 2 }, { one.name, one.available }) end
+    assert.equal("segment " .. path, tostring(seen))
+  end)
+
+  it("is looked after only while somebody waits", function ()
+    local rt = manual.new()
+    local was = runtime.use(rt)
+    local slots = shared:semaphore("slots", 1)
+    local held = slots:try_acquire()
+    local waiter = rt.spawn(function () return slots:acquire { timeout = 60 } ~= nil end)
+    rt.advance(0.5)
+    C.neap_limiter_give(slots.leaf, 1, C.NEAP_SUCCESS, 0, 0)   -- as another process would
+    rt.advance(0.009)
+    assert.is_true(waiter.ended)
+    held.over = true
+    ffi.gc(held.request, nil)
+    assert.same({ true }, { waiter:join() })
+    rt.run(function () end)   -- nothing is left to do
+    local stats = ffi.new "struct neap_engine_stats"
+    C.neap_engine_stats(rt.engine, stats)
+    assert.equal(0, tonumber(stats.sleeping))
+    runtime.use(was)
+  end)
+end)
+
