@@ -4,20 +4,23 @@
 --- directory and the library, when two installations are mixed; so their versions are compared.
 local ffi = require "ffi"
 
-local error, pcall, tostring = error, pcall, tostring
+local error, ipairs, pcall, tostring = error, ipairs, pcall, tostring
 
 local VERSION = "0.1.0"   -- of these modules; the build refuses another than its own
 
---- The library this tree came with: `<prefix>/lib/libneap.so` for `<prefix>/share/lua/5.1/neap`.
---- The path is cut as text: in a build tree that `neap` is a link, and `..` would leave by its end.
+--- The library this tree came with, for `<prefix>/share/lua/5.1/neap`: `<prefix>/lib/libneap.so`,
+--- or `<prefix>/lib/lua/5.1/libneap.so`, where luarocks puts it. The path is cut as text: in a
+--- build tree that `neap` is a link, and `..` would leave by its end.
 ---@return string? path  nil when there is none, or this file was not loaded from a prefix
 local function own_library()
   local prefix = debug.getinfo(1, "S").source:match "^@(.*)/share/lua/5%.1/neap/engine%.lua$"
-  local path = prefix and prefix .. "/lib/libneap.so"
-  local file = path and io.open(path)
-  if file then
-    file:close()
-    return path
+  for _, directory in ipairs(prefix and { "/lib", "/lib/lua/5.1" } or {}) do
+    local path = prefix .. directory .. "/libneap.so"
+    local file = io.open(path)
+    if file then
+      file:close()
+      return path
+    end
   end
 end
 
