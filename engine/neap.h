@@ -998,15 +998,15 @@ struct neap_bell {
 	uint32_t asleep;    /* who listens; counts on who was killed there, which does no harm */
 };
 
-/* Take, and sleep until then: as _acquire at neap_loop_now(NULL), but what it answers is the end, never
- * NEAP_WAITING: NEAP_GRANTED at the exact instant 'at', which the thread hears of later by what its
- * timers are late (50 us unless prctl(PR_SET_TIMERSLACK) says less) and by when it gets a
+/* Take, and sleep until then: as _acquire with the clock of all loops, but what it answers is the
+ * end, never NEAP_WAITING: NEAP_GRANTED at the exact instant 'at', which the thread hears of later by
+ * what its timers are late (50 us unless prctl(PR_SET_TIMERSLACK) says less) and by when it gets a
  * processor. NEAP_ENOMEM as there.
  *
  * Every thread has an engine of its own, with no other ticket open; rates, semaphores and pauses
  * (not keyed) are shared. Each thread is exact by itself; between threads there is no order, and
- * who comes first is served. It hears when the bell is rung, and else looks when something is due:
- * with 'bell' NULL, what others give back is not heard of, so that is for what time alone brings. */
+ * who comes first is served. It hears when the bell is rung, and else looks when something is due,
+ * and once a second: so 'bell' may be NULL where time alone lets one go. */
 int neap_wait(struct neap_engine *e, const struct neap_request *r, struct neap_bell *bell,
 	      struct neap_answer *a);
 /* To be said after a give, a settle, or whatever else lets somebody go sooner: all who sleep with

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* wait.c - waiting for those who may block: a thread, its own engine, and limiters that many share.
+/* wait.c - waiting for those who may block: a thread, its own engine, and limiters of many.
  *
  * An engine is one thread's, its lines are too; but a rate, a semaphore and a pause are words that
  * any thread may touch. So a thread waits in a line of one, in its own engine, for words of all:
@@ -28,7 +28,8 @@
  *
  * The clock is the loop's, CLOCK_BOOTTIME, and a futex does not know it: it is told how long, in the
  * time of a machine that does not sleep. So nobody sleeps for more than a second at once, and after
- * the machine has slept looks at the clock that soon.
+ * the machine has slept looks at the clock that soon. It asks anew then, too: what was given without
+ * a word, as for a process that was killed, is not waited for in vain.
  */
 #define _GNU_SOURCE
 #include "neap.h"
@@ -71,14 +72,11 @@ int neap_wait(struct neap_engine *e, const struct neap_request *r, struct neap_b
 	if (code != NEAP_OK || a->status != NEAP_WAITING)
 		return code;
 	struct neap_bell *b = bell ? bell : &silent;
-	uint32_t asked = 0;
 	__atomic_fetch_add(&b->asleep, 1, __ATOMIC_SEQ_CST);
-	for (int first = 1;; first = 0) {
+	for (;;) {
 		uint32_t heard = __atomic_load_n(&b->rung, __ATOMIC_SEQ_CST);
 		neap_ns now = neap_loop_now(NULL);
-		if (bell && (first || heard != asked))
-			ask_anew(e, r->all, now);
-		asked = heard;
+		ask_anew(e, r->all, now);
 		if (neap_engine_advance(e, now))
 			break;
 		sleep_until(neap_engine_next_due(e), b, heard);
