@@ -150,15 +150,24 @@ describe("a LuaJIT that is told nothing", function ()
 
   local ALONE = SANITIZE and "" or "env -i PATH=/usr/bin:/bin "
 
-  it("finds what is installed in /usr/local, and so does busted", function ()
+  it("finds what is installed in /usr/local, and so do busted and nginx", function ()
     write("hello_spec.lua", [[
 it("is there", function () assert.truthy(require "neap".throttle("5/s"):try_acquire()) end)
 ]])
+    write("nginx.conf", [[
+load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
+daemon off; pid pid; error_log error_log; events {}
+http { access_log off; init_by_lua_block {
+  io.write("nginx ", require "neap".version, "\n") io.stdout:flush() os.exit(0) } }
+]])
     local text = in_usr_local(([[%sluajit -e 'print(require "neap".version)' &&
-      %sluajit /usr/bin/busted %s/hello_spec.lua]]):format(ALONE, ALONE, top))
+      %sluajit /usr/bin/busted %s/hello_spec.lua && %s/usr/sbin/nginx -p %s -c nginx.conf]])
+      :format(ALONE, ALONE, top, ALONE, top))
     if not text then pending "no mount namespaces here" return end
     assert.matches("^0%.1%.0\n", text)
     assert.matches("1 success / 0 failures / 0 errors", text)
+    assert.matches("nginx 0%.1%.0\n", text)
   end)
 
   it("finds what luarocks built offline, the library included", function ()

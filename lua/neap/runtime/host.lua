@@ -9,6 +9,10 @@
 --- What is asked many times in a frame is asked by C itself: `lend` fills in its request for a
 --- limiter that was composed here, and the two are one, counts and reconfigure() included. C may
 --- try, peek, settle and give. Acquires that wait are for tasks alone, as tick drains the engine.
+---
+---     local rt = require("neap.runtime.host").new { now = 0 }
+---     local before = neap.runtime.use(rt)
+---     local move = neap.per_key "20/s burst 40"
 local ffi = require "ffi"
 local C = require "neap.engine"
 local key = require "neap.key"
@@ -23,10 +27,10 @@ local request_p = ffi.typeof "struct neap_request *"
 local host = {}
 
 ---@class neap.HostRuntime : neap.Runtime
----@field tick fun(now: number|ffi.cdata*)  the frame's instant, in ns; not before the last one's
+---@field tick fun(at: number|ffi.cdata*)
 ---@field lend fun(limiter: neap.Limiter, into: userdata|ffi.cdata*)
----@field address fun(): number             of the struct neap_engine
----@field secret fun(): string              16 bytes; neap_hash_integer(secret, 42) is the key 42
+---@field address fun(): number
+---@field secret fun(): string
 
 local OPTIONS = { now = true, waiters_max = true }
 
@@ -40,7 +44,10 @@ local function check_lent(limiter)
   end
 end
 
---- `now` is where time begins, in ns.
+--- Make one. `now` is where time begins, in ns.
+---
+---     rt.now()                           --> 0
+---
 ---@param options { now: number|ffi.cdata*|nil, waiters_max: integer? }?
 ---@return neap.HostRuntime
 function host.new(options)
@@ -72,6 +79,15 @@ function host.new(options)
   end
 
   local self
+  --- A frame begins at `at`: let all happen that was due by then, each at its own instant. Tasks
+  --- run until they wait or end.
+  ---
+  ---     local nap = neap.spawn(neap.sleep, "20ms")
+  ---     rt.tick(16666667)
+  ---     rt.tick(33333333)
+  ---     nap.ended                        --> true
+  ---
+  ---@param at number|ffi.cdata*  ns, not before the last frame's
   function rt.tick(at)
     frame = instant_of(at, now)
     repeat rt.turn(frame) until now >= frame and self:is_idle()
@@ -79,14 +95,33 @@ function host.new(options)
 
   --- Fill in a request of C's for this limiter: costs and keys are C's to write. The limiter is
   --- kept as long as this runtime is. C does not hear of its close().
+  ---
+  ---     local ffi = require "ffi"
+  ---     local request = ffi.new "struct neap_request"   -- C's own, by lua_pushlightuserdata
+  ---     rt.lend(move, request)
+  ---     request.all.count                --> 1
+  ---
+  ---@param limiter neap.Limiter  without a queue, limits in Lua, or limits made by a function
+  ---@param into userdata|ffi.cdata*  struct neap_request *
   function rt.lend(limiter, into)
     check_lent(limiter)
     ffi.cast(request_p, into).all = limiter.terms.all
     lent[#lent + 1] = limiter
   end
 
+  --- Where the engine is, for C: `(struct neap_engine *)(uintptr_t)lua_tonumber(L, -1)`.
+  ---
+  ---     rt.address() > 0                 --> true
+  ---
+  ---@return number
   function rt.address() return tonumber(ffi.cast("uintptr_t", rt.engine)) end
 
+  --- What C hashes keys with, so that 42 there and 42 here are one: neap_hash_integer(secret, 42).
+  ---
+  ---     #rt.secret()                     --> 16
+  ---     neap.runtime.use(before)
+  ---
+  ---@return string  16 bytes
   function rt.secret() return ffi.string(key.secret, 16) end
 
   self = rounds.open(rt, pass, function () end, options.waiters_max, 2)
