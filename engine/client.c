@@ -82,7 +82,7 @@ struct client *client_open(const struct listener *l, int fd)
 	c->http = (uint8_t)l->http;
 	c->since = c->last = -1;
 	c->need = 1;
-	c->out.limit = NEAP_REPLY_BYTES;
+	c->out.limit = l->http ? NEAP_HTTP_REPLY_BYTES : NEAP_REPLY_BYTES;
 	c->out.proto = 2;
 	c->admitted = !s->guarded;
 	c->allow = s->guarded ? 0 : NEAP_ALLOW_ALL;

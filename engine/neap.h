@@ -1080,6 +1080,7 @@ enum {
 	NEAP_HTTP_HEAD_BYTES = 16384,  /* of a request line and its fields; more: 431 */
 	NEAP_HTTP_FIELDS = 64,         /* more: 431 */
 	NEAP_HTTP_BODY_BYTES = 65536,  /* more: 413 */
+	NEAP_HTTP_REPLY_BYTES = 4194304,   /* of a response; a larger one cuts its client off */
 };
 enum { NEAP_HTTP_OTHER = 0, NEAP_HTTP_GET, NEAP_HTTP_HEAD, NEAP_HTTP_POST };
 /* How to answer, a sum: what comes after it is not read; the connection stays, which HTTP/1.0 must

@@ -110,7 +110,7 @@ describe("neap", function ()
 
   it("check prints what is right in its canonical form", function ()
     local path = policy [[
-      listen { resp = { "127.0.0.1:6390", "unix:/run/neap.sock" } }
+      listen { resp = { "127.0.0.1:6390", "unix:/run/neap.sock" }, http = "127.0.0.1:9390" }
       user "app" { password = "secret" }
       policy "openai" {
         limits = { requests = "500 per minute burst 60", calls = "64 in flight" },
@@ -123,6 +123,7 @@ describe("neap", function ()
 : ok, 2 policies, 1 user
   listen  127.0.0.1:6390
   listen  unix:/run/neap.sock
+  http    127.0.0.1:9390
   openai  requests  500/min burst 60
           calls     64 in flight
           lease     10m, settles requests

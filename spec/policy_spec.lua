@@ -88,7 +88,7 @@ describe("a good policy file", function ()
   end)
 
   it("may be empty", function ()
-    local nothing = { policies = {}, users = {}, listen = { resp = {} } }
+    local nothing = { policies = {}, users = {}, listen = { resp = {}, http = {} } }
     for _, text in ipairs { "", "\n", "-- nothing", "#!/bin/sh", "listen {}" } do
       assert.same(nothing, reads(text))
     end
@@ -103,7 +103,8 @@ describe("a good policy file", function ()
   end)
 
   it("prints as JSON, without a password", function ()
-    assert.equal('{"neap":1,"listen":{"resp":[]},"users":{"a":{"password":{"env":"NEAP_APP"},'
+    assert.equal('{"neap":1,"listen":{"resp":[],"http":[]},'
+      .. '"users":{"a":{"password":{"env":"NEAP_APP"},'
       .. '"allow":["acquire","read"]},"b":{"password":"(hidden)","allow":["admin"]}},"policies":{'
       .. '"p":{"doc":"say \\"hi\\"\\n\239\191\189é","limits":{"z":{"rate":5,"per_ns":60000000000,'
       .. '"burst":1,"mode":"smooth","text":"5\\/min smooth"},"a":{"rate":5000000000,'

@@ -61,6 +61,7 @@ function PRINT.table(tree, path)
   say(show(path, 4096), ": ok, ", counted(#tree.policies, "policy", "policies"), users)
   local rows = {}
   for _, address in ipairs(tree.listen.resp) do rows[#rows + 1] = { "listen", address } end
+  for _, address in ipairs(tree.listen.http) do rows[#rows + 1] = { "http", address } end
   say_columns(rows)
   rows = {}
   for _, declared in ipairs(tree.policies) do
@@ -124,15 +125,19 @@ end
 local VERBS = {
   run = {
     files = { 1, 1 },
-    options = { listen = "list", verbose = "flag" },
+    options = { listen = "list", http = "list", verbose = "flag" },
     act = run,
     help = [[
-usage: neap run [--listen ADDRESS]… [--verbose] POLICY
+usage: neap run [--listen ADDRESS]… [--http ADDRESS]… [--verbose] POLICY
 
-Serve the limits of a policy file to any Redis client, until SIGINT or SIGTERM.
+Serve the limits of a policy file to any Redis client, and by HTTP where told, until SIGINT or
+SIGTERM.
 
   --listen ADDRESS   where, instead of what the file says; again for more: 127.0.0.1:6390
                      (unless told), [::1]:6390, localhost:0, unix:/run/neap.sock
+  --http ADDRESS     where to speak HTTP, instead of what the file says: 127.0.0.1:9390. It has
+                     /metrics /healthz /readyz /v1/check/POLICY /v1/release/LEASE
+                     /v1/snapshot[/POLICY]
   --verbose          say more on standard error
 ]],
   },

@@ -44,10 +44,6 @@
 --- and from Foundation, in neap.events: execute is emit, measure is measure, and start_reporter,
 --- log, attach_reporter and detach_reporter are the verbs of neap.events.reporter.
 ---
---- A wait is counted by the engine in buckets of a quarter of an octave. Some of their bounds are
---- shown: each power of two ns from 1 ms to 69 s, three below and two above. There `le` is the last
---- nanosecond that is still inside, 0.001048575 and not 0.001048576, and so every count is exact.
----
 --- A limiter takes some 50 lines, and there can be one for each host that was ever called. So there
 --- is a bound, `most`: with more than that the oldest are shown, and neap_limiters_hidden says how
 --- many are not.
@@ -56,91 +52,24 @@ local C = require "neap.engine"
 local limiter = require "neap.limiter"
 local reason = require "neap.reason"
 local stats = require "neap.stats"
+local text = require "neap.metrics.text"
 
 local error, ipairs, pairs = error, ipairs, pairs
 local next, tonumber, tostring, type = next, tonumber, tostring, type
 local floor, huge = math.floor, math.huge
 local concat, sort = table.concat, table.sort
 
+local label, seconds = text.label, text.seconds
+
 local MOST = 1000   -- limiters shown, unless told
 local STATES = { closed = 0, ["half-open"] = 1, open = 2 }
 
 local metrics = {
   --- What to say in Content-Type.
-  types = {
-    prometheus = "text/plain; version=0.0.4; charset=utf-8",
-    openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8",
-  },
+  types = text.types,
 }
-
--- ---- texts ------------------------------------------------------------------------------------
-
---- Seconds, to the last nanosecond.
----@param ns ffi.cdata*  from 0
-local function seconds(ns)
-  local text = ("%d.%09d"):format(tonumber(ns / 1000000000LL), tonumber(ns % 1000000000LL))
-  return (text:gsub("%.?0+$", "", 1))
-end
-
-local function number(n)
-  if type(n) == "string" then return n end
-  if ffi.istype("int64_t", n) then return (tostring(n):gsub("LL$", "")) end
-  if n ~= n then return "NaN" end
-  if n == huge then return "+Inf" elseif n == -huge then return "-Inf" end
-  return (n % 1 == 0 and n > -1e15 and n < 1e15) and ("%d"):format(n) or ("%.17g"):format(n)
-end
-
--- Well-formed UTF-8 (RFC 3629): what may follow a first byte, and how many bytes follow it.
-local FIRST = {
-  { 0x00, 0x7F, "" }, { 0xC2, 0xDF, "[\128-\191]" },
-  { 0xE0, 0xE0, "[\160-\191][\128-\191]" }, { 0xE1, 0xEC, "[\128-\191][\128-\191]" },
-  { 0xED, 0xED, "[\128-\159][\128-\191]" }, { 0xEE, 0xEF, "[\128-\191][\128-\191]" },
-  { 0xF0, 0xF0, "[\144-\191][\128-\191][\128-\191]" },
-  { 0xF1, 0xF3, "[\128-\191][\128-\191][\128-\191]" },
-  { 0xF4, 0xF4, "[\128-\143][\128-\191][\128-\191]" },
-}
-local REST = {}
-for _, row in ipairs(FIRST) do
-  for byte = row[1], row[2] do REST[byte] = "^" .. row[3] end
-end
-
---- What is no UTF-8 becomes U+FFFD, byte by byte: names come from anywhere, and one bad byte would
---- cost the whole scrape.
-local function as_utf8(text)
-  if not text:find "[\128-\255]" then return text end
-  local out, at = {}, 1
-  while at <= #text do
-    local rest, _, last = REST[text:byte(at)], nil, nil
-    if rest then _, last = text:find(rest, at + 1) end
-    out[#out + 1] = last and text:sub(at, last) or "\239\191\189"
-    at = (last or at) + 1
-  end
-  return concat(out)
-end
-
-local ESCAPES = { ["\\"] = "\\\\", ["\""] = "\\\"", ["\n"] = "\\n" }
-
-local function label(name, value)
-  return ("%s=\"%s\""):format(name, (as_utf8(value):gsub("[\\\"\n]", ESCAPES)))
-end
 
 -- ---- what there is ----------------------------------------------------------------------------
-
--- The bounds of waits that are shown: powers of two, in ns, and the engine's bucket that ends
--- there.
-local BOUNDS = {}
-do
-  local shown = { [10] = true, [15] = true, [39] = true, [42] = true }
-  for power = 20, 36 do shown[power] = true end
-  for bucket = 0, C.NEAP_WAIT_BUCKETS - 2 do
-    local bound = C.neap_waits_bound(bucket)
-    for power in pairs(shown) do
-      if bound == 2LL ^ power then
-        BOUNDS[#BOUNDS + 1] = { last = bucket, le = label("le", seconds(bound - 1)) }
-      end
-    end
-  end
-end
 
 local WHYS = {}
 for word, cause in pairs(stats.causes) do
@@ -229,14 +158,6 @@ local function settlements(one, put)
   put(one.of.counts.settled_up, "direction=\"up\"")
 end
 
-local function waits(one, put)
-  local counts, count, sum_ns = stats.cumulate(one.of, BOUNDS)
-  for i, bound in ipairs(BOUNDS) do put(counts[i], bound.le, "_bucket") end
-  put(count, "le=\"+Inf\"", "_bucket")
-  put(seconds(sum_ns), nil, "_sum")
-  put(count, nil, "_count")
-end
-
 local function waiting(one, put)
   local n = 0
   for _ in next, one.of.waiting do n = n + 1 end
@@ -273,7 +194,7 @@ local LIMITERS = {
   { "neap_leaked", "counter", "Permits that were lost, and came back through the collector.",
     counter "leaked" },
   { "neap_wait_seconds", "histogram", "How long calls that may wait took until they were answered.",
-    waits },
+    text.waits },
   { "neap_waiting", "gauge", "Calls that stand in line.", waiting },
   { "neap_available", "gauge", "Tokens or permits that a call could have now.",
     of_cost "available" },
@@ -301,9 +222,7 @@ local LIMITERS = {
   { "neap_keys_bytes", "gauge", "Memory that keys take.", of_keys "bytes" },
 }
 
-local function own(field)
-  return function (one, put) put(one.of[field]) end
-end
+local own = text.own
 
 -- Of others that count.
 local RETRIES = {
@@ -325,18 +244,6 @@ local BUDGETS = {
 local HIDDEN = {
   { "neap_limiters_hidden", "gauge", "Limiters beyond those that are shown.", own "hidden" },
 }
-local ENGINE = {
-  { "neap_engine_waiting", "gauge", "Tickets that stand in a line.", own "waiting" },
-  { "neap_engine_sleeping", "gauge", "Tickets that sleep.", own "sleeping" },
-  { "neap_engine_completed", "gauge", "Tickets that ended and were not fetched yet.",
-    own "completed" },
-  { "neap_engine_waiters_max", "gauge", "Tickets that there can be at once.", own "waiters_max" },
-  { "neap_engine_lines", "gauge", "Lines in which somebody waits.", own "lines" },
-  { "neap_engine_wakeups", "counter", "Times that the head of a line was asked.", own "wakeups" },
-  { "neap_engine_granted", "counter", "Tickets granted.", own "granted" },
-  { "neap_engine_bytes", "gauge", "Memory that the engine holds.", own "bytes" },
-}
-
 -- ---- who is shown -----------------------------------------------------------------------------
 
 local function read_only(only, level)
@@ -406,32 +313,7 @@ end
 
 -- ---- writing ----------------------------------------------------------------------------------
 
---- A family: its lines, after what they mean. One that has no series is left out.
----@param out string[]
----@param open boolean  as OpenMetrics has it
----@param family table
----@param subjects neap.metrics.Shown[]
-local function write(out, open, family, subjects)
-  local name, kind = family[1], family[2]
-  local begin, total = #out, kind == "counter" and "_total" or ""
-  local title = open and name or name .. total
-  out[begin + 1] = ("# HELP %s %s\n# TYPE %s %s\n"):format(title, family[3], title, kind)
-  if open and name:find "_seconds$" then
-    out[begin + 1] = out[begin + 1] .. ("# UNIT %s seconds\n"):format(title)
-  end
-  local first = #out
-  for _, subject in ipairs(subjects) do
-    family[4](subject, function (value, also, suffix)
-      local labels = subject.labels
-      if labels and also then labels = labels .. "," .. also end
-      out[#out + 1] = name .. (suffix or total) .. (labels and "{" .. labels .. "} " or " ")
-        .. number(value) .. "\n"
-    end)
-  end
-  if #out == first then out[first] = nil end
-end
-
-local function text(open, options, level)
+local function all_of(open, options, level)
   local wants, most = read_options(options, level + 1)
   local now, rt = limiter.present()
   local list, hidden = shown(wants, most, now)
@@ -440,9 +322,9 @@ local function text(open, options, level)
   for _, group in ipairs {
     { LIMITERS, list }, { HIDDEN, { { of = { hidden = hidden } } } },
     { RETRIES, shown_of("retry", most) }, { HEDGES, shown_of("hedge", most) },
-    { BUDGETS, shown_of("budget", most) }, { ENGINE, { { of = engine } } },
+    { BUDGETS, shown_of("budget", most) }, { text.engine, { { of = engine } } },
   } do
-    for _, family in ipairs(group[1]) do write(out, open, family, group[2]) end
+    for _, family in ipairs(group[1]) do text.write(out, open, family, group[2]) end
   end
   if open then out[#out + 1] = "# EOF\n" end
   return concat(out)
@@ -456,7 +338,7 @@ end
 ---  neap.limiters() unless told. most: how many are shown, 1000 unless told
 ---@return string
 function metrics.prometheus(options)
-  local all = text(false, options, 2)
+  local all = all_of(false, options, 2)
   return all
 end
 
@@ -467,7 +349,7 @@ end
 ---@param options? table  as for prometheus
 ---@return string
 function metrics.openmetrics(options)
-  local all = text(true, options, 2)
+  local all = all_of(true, options, 2)
   return all
 end
 

@@ -1,6 +1,6 @@
 --- Policy: a Lua file that declares limits, read into a plain tree; or all that is wrong with it.
 --
---     listen { resp = "127.0.0.1:6390" }
+--     listen { resp = "127.0.0.1:6390", http = "127.0.0.1:9390" }
 --     user "app" { password = env "NEAP_APP", allow = "acquire read" }
 --     policy "openai" {
 --       limits = { requests = "500/min burst 60", calls = "64 in flight" },
@@ -141,7 +141,7 @@ end
 ---@class neap.tree
 ---@field policies neap.policy[]
 ---@field users { name: string, password: string, allow: string[], from: string? }[]
----@field listen { resp: string[] }
+---@field listen { resp: string[], http: string[] }
 
 --- Read a policy from its text.
 ---
@@ -159,7 +159,7 @@ function policy.parse(text, name, options)
   -- a first line for the shell, and a mark of the encoding: neither moves a column
   local lua = text:gsub("^\239\187\191", "   "):gsub("^#!", "--")
   local reading = { calls = {}, complaints = {}, secrets = {}, first = {},
-    tree = { policies = {}, users = {}, listen = { resp = {} } } }
+    tree = { policies = {}, users = {}, listen = { resp = {}, http = {} } } }
   if lua:byte() == 27 then
     reading.report = report.new(name)
     reading.report:add({}, nil, "compiled Lua is refused: a policy file is text")

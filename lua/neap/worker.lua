@@ -1,4 +1,4 @@
---- The worker: a policy's limits, served to any Redis client.
+--- The worker: a policy's limits, served to any Redis client, and by HTTP.
 ---
 --- One thread and one loop. A turn of the loop brings bytes in and lets time pass; then what the
 --- engine ended is told to those who waited, and what the clients sent is answered, until neither
@@ -8,6 +8,7 @@ local C = require "neap.engine"
 local accounts = require "neap.worker.accounts"
 local desk = require "neap.worker.desk"
 local floor = require "neap.worker.floor"
+local http = require "neap.worker.http"
 local manual = require "neap.worker.manual"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
@@ -57,12 +58,26 @@ end
 ---@field server ffi.cdata*
 ---@field engine ffi.cdata*
 ---@field desk neap.Desk
+---@field http neap.Http
+---@field started ffi.cdata*        ns, of the loop's clock
+---@field lag { waits: ffi.cdata*, counts: ffi.cdata* }  how late turns began that a timer ended
 ---@field over boolean?             somebody said SHUTDOWN
+---@field resp_count integer         listeners; those after them speak HTTP
 ---@field handlers table<integer, fun(client: integer, command: ffi.cdata*)>  by kind
+
+--- Listen there; what is in the way of that, or nil.
+local function listen(self, how, addresses)
+  local line = ffi.new "char[256]"
+  for _, address in ipairs(addresses) do
+    if how(self.server, address, line, 256) < 0 then return ffi.string(line) end
+    if how == C.neap_server_listen then self.resp_count = self.resp_count + 1 end
+  end
+end
 
 --- Everything of a worker, listening; or nil and one line that says what is in the way.
 ---@param tree neap.tree
----@param options { listen: string[]?, clock: (fun(): ffi.cdata*)? }  clock: the loop's unless told
+---@param options { listen: string[]?, http: string[]?, clock: (fun(): ffi.cdata*)? }
+---  clock: the loop's unless told
 ---@return neap.Worker?
 ---@return string? message
 function worker.open(tree, options)
@@ -79,6 +94,9 @@ function worker.open(tree, options)
     engine = C.neap_engine_open(WAITERS_MAX, clock()),
     keys = C.neap_keys_open(KEYS_MAX, random), handlers = {},
     batch = ffi.new("struct neap_completion[?]", BATCH), command = ffi.new "struct neap_command",
+    resp_count = 0,
+    started = C.neap_loop_now(loop),
+    lag = { waits = ffi.new "struct neap_waits", counts = ffi.new "struct neap_stats" },
   }
   if self.server == nil or self.engine == nil or self.keys == nil then
     worker.close(self)
@@ -90,14 +108,17 @@ function worker.open(tree, options)
   self.unblock = function (_, client) return self.desk:unblock(client) end
   self.shut_down = function () self.over = true end
   floor.define(self, tree, own_commands(self.desk))
+  self.http = http.new(self, tree)
+  self.handlers[C.NEAP_REQUEST] = function (_, command)
+    local bug = self.http:request(command)
+    if bug then io.stderr:write("neap: ", bug, "\n") end
+  end
 
-  local line = ffi.new "char[256]"
-  local addresses = options.listen or tree.listen.resp
-  for _, address in ipairs(addresses) do
-    if C.neap_server_listen(self.server, address, line, 256) < 0 then
-      worker.close(self)
-      return nil, ffi.string(line)
-    end
+  message = listen(self, C.neap_server_listen, options.listen or tree.listen.resp)
+    or listen(self, C.neap_server_listen_http, options.http or tree.listen.http)
+  if message then
+    worker.close(self)
+    return nil, message
   end
   return self
 end
@@ -144,6 +165,8 @@ end
 function worker.turn(self, until_ns)
   local due = C.neap_engine_next_due(self.engine)
   C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
+  local now = self.clock()
+  if now > due and due > 0 then C.neap_waits_add(self.lag.waits, now - due) end
   serve(self)                -- first: who has hung up is granted nothing
   while tell(self) do end
 end
@@ -155,7 +178,7 @@ end
 --- Serve until SIGINT or SIGTERM. Then nothing more is granted, those who wait are told, and
 --- what is written is sent.
 ---@param tree neap.tree
----@param options { listen: string[]?, verbose: boolean? }
+---@param options { listen: string[]?, http: string[]?, verbose: boolean? }
 ---@return boolean ok
 ---@return string? message
 function worker.run(tree, options)
@@ -163,7 +186,8 @@ function worker.run(tree, options)
   if not self then return false, message end
   local address, i = C.neap_server_address(self.server, 0), 0
   while address ~= nil do
-    io.stderr:write("neap: listening on " .. ffi.string(address) .. "\n")
+    local what = i < self.resp_count and "listening on " or "speaking HTTP on "
+    io.stderr:write("neap: ", what, ffi.string(address), "\n")
     i = i + 1
     address = C.neap_server_address(self.server, i)
   end

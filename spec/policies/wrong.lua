@@ -1,5 +1,5 @@
 -- A dozen and more mistakes of every kind; one run tells them all, in order.
-listen { resp = { "0.0.0.0:6390", "127.0.0.1:70000", "localhost" }, http = "127.0.0.1:9390" }
+listen { resp = { "0.0.0.0:6390", "127.0.0.1:70000", "localhost" }, http = "0.0.0.0:9390" }
 
 policy "openai" {
   limits = {

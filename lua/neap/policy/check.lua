@@ -8,7 +8,7 @@ local notation = require "neap.notation"
 local room = require "neap.policy.room"
 
 local ipairs, next, pairs, tostring, type = ipairs, next, pairs, tostring, type
-local sort = table.sort
+local insert, sort = table.insert, table.sort
 local huge = math.huge
 
 local blank = room.blank
@@ -38,7 +38,7 @@ local FIELDS = {
     on_lost = false, upstream = false },
   lease = { ttl = true, settle = true },
   user = { password = true, allow = true },
-  listen = { resp = true, http = false },
+  listen = { resp = true, http = true },
 }
 
 local function list_of(words)
@@ -307,31 +307,35 @@ function check.user(reading, spot, name, body)
     from = reading.secrets[password] }
 end
 
-function check.listen(reading, spot, _, body)
-  check_fields(reading, spot, body, "listen", "listen.", "listen")
-  local resp = body.resp
-  local listed = type(resp) == "table" and resp ~= blank
-  local inner = listed and spot_in(reading, spot, "resp", resp) or spot
-  local seen = {}
-  for i, text in ipairs(listed and resp or { resp }) do
-    local key = listed and i or "resp"
+local function check_addresses(reading, spot, kind, given)
+  local listed = type(given) == "table" and given ~= blank
+  local inner = listed and spot_in(reading, spot, kind, given) or spot
+  for i, text in ipairs(listed and given or { given }) do
+    local key = listed and i or kind
     local parsed, message, offset = address.parse(text)
     local place = place_inside(reading, inner, key, text, offset or 1)
-    local path = listed and ("listen.resp[%d]"):format(i) or "listen.resp"
+    local path = "listen." .. kind .. (listed and ("[%d]"):format(i) or "")
     if text == blank then
       parsed = nil
     elseif not parsed then
       reading.report:add(place, path, message)
-    elseif seen[text] then
+    elseif reading.served[text] then
       reading.report:add(place, path, ("'%s' twice"):format(show(text)))
     elseif not parsed.private and not reading.has_users then
       reading.report:add(place, path, ("'%s' is open to others: without a user only loopback and "
         .. "unix addresses are served"):format(show(text)))
     else
-      reading.tree.listen.resp[#reading.tree.listen.resp + 1] = text
+      insert(reading.tree.listen[kind], text)
     end
-    if parsed then seen[text] = true end
+    if parsed then reading.served[text] = true end
   end
+end
+
+function check.listen(reading, spot, _, body)
+  check_fields(reading, spot, body, "listen", "listen.", "listen")
+  reading.served = {}
+  if body.resp ~= nil then check_addresses(reading, spot, "resp", body.resp) end
+  if body.http ~= nil then check_addresses(reading, spot, "http", body.http) end
 end
 
 return check

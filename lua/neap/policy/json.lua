@@ -83,10 +83,13 @@ end
 function json.print(tree)
   return object {
     { "neap", "1" },
-    { "listen", object { { "resp", array(tree.listen.resp) } } },
+    { "listen", object { { "resp", array(tree.listen.resp) },
+      { "http", array(tree.listen.http) } } },
     { "users", by_name(tree.users, user) },
     { "policies", by_name(tree.policies, policy) },
   }
 end
+
+json.value, json.object = value, object
 
 return json

@@ -14,6 +14,7 @@ local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
 
 local leaves_t = ffi.typeof "struct neap_limiter[?]"
 local terms_t = ffi.typeof "struct neap_term[?]"
+local stats_t, waits_t = ffi.typeof "struct neap_stats", ffi.typeof "struct neap_waits"
 local all_t = ffi.typeof "struct neap_all"
 
 local MOST_KEYS = 100000     -- of NEAP.LIMIT alive at once; some 500 bytes each
@@ -31,18 +32,24 @@ local MOST_TEXTS = 1000      -- limits read, kept by their text
 ---@field ttl_ns integer
 ---@field waiting integer                parked callers
 ---@field leases integer                 leases out
+---@field verdicts table<string, table<string, integer>>  how often each was said, by what bound
+---@field counts ffi.cdata*?             struct neap_stats of a policy, with `waits`
+---@field waits ffi.cdata*?
 local account = {}
 account.__index = account
+
+local function no_verdicts() return { GRANTED = {}, RETRY = {}, NEVER = {}, SHED = {} } end
 
 --- An account over named limits.
 ---@param name string
 ---@param limits { name: string, notation: neap.limit }[]  in order; the first is the default
+---@param verdicts table  where they are counted
 ---@return neap.Account?
 ---@return string? message  which limit does not fit the engine
-local function open(name, limits)
+local function open(name, limits, verdicts)
   local self = setmetatable({
     name = name, limits = {}, index = {}, bound = {}, waiting = 0, leases = 0,
-    leased = false, ttl_ns = 60e9,
+    leased = false, ttl_ns = 60e9, verdicts = verdicts,
   }, account)
   local leaves, terms = leaves_t(#limits), terms_t(#limits)
   local count = 0
@@ -72,6 +79,15 @@ local function open(name, limits)
   return self
 end
 
+--- Count what its callers are told.
+---@param word "GRANTED"|"RETRY"|"NEVER"|"SHED"
+---@param bound string
+---@param n integer  callers
+function account:tell(word, bound, n)
+  local said = self.verdicts[word]
+  said[bound] = (said[bound] or 0) + n
+end
+
 --- Whole tokens free and at most, of limit i; nil: no bound.
 ---@return number?, number?
 function account:level(i, now)
@@ -84,6 +100,7 @@ end
 ---@class neap.Accounts
 ---@field names string[]                      of the policies, in order
 ---@field policies table<string, neap.Account>
+---@field verdicts table                      of the keys of NEAP.LIMIT, all together
 local accounts = {}
 accounts.__index = accounts
 
@@ -95,12 +112,13 @@ accounts.__index = accounts
 function accounts.new(tree, keys_max)
   local self = setmetatable({
     names = {}, policies = {}, keys = {}, ring = {}, hand = 0, keys_max = keys_max or MOST_KEYS,
-    texts = {}, texts_count = 0,
+    texts = {}, texts_count = 0, verdicts = no_verdicts(),
   }, accounts)
   for i, declared in ipairs(tree.policies) do
-    local made, message = open(declared.name, declared.limits)
+    local made, message = open(declared.name, declared.limits, no_verdicts())
     if not made then return nil, message end
-    made.doc = declared.doc
+    made.doc, made.counts, made.waits = declared.doc, stats_t(), waits_t()
+    made.counts.waits, made.all.stats = made.waits, made.counts
     made.ttl_ns = declared.lease.ttl_ns
     made.leased = made.leased or #declared.lease.settle > 0
     self.names[i], self.policies[declared.name] = declared.name, made
@@ -189,7 +207,7 @@ function accounts:key(engine, key, text, now)
       self.keys_max)
   end
   local message
-  entry, message = open(key, { { name = "limit", notation = value } })
+  entry, message = open(key, { { name = "limit", notation = value } }, self.verdicts)
   if not entry then return nil, "ERR " .. message end
   self.keys[key], self.ring[#self.ring + 1] = entry, entry
   return entry

@@ -37,6 +37,7 @@ local nothing = ffi.new "int64_t[8]"
 ---@field leases neap.Leases
 ---@field shed integer      ever
 ---@field undone integer    grants that met nobody, ever
+---@field voices table<integer, neap.Voice>  of those who wait for a verdict in another tongue
 local desk = {}
 desk.__index = desk
 
@@ -47,11 +48,13 @@ desk.__index = desk
 ---@param clock fun(): ffi.cdata*  ns
 ---@return neap.Desk
 function desk.new(server, engine, accounts, secret, clock)
+  local no_limit = ffi.new "struct neap_all"
+  C.neap_all_init(no_limit, ffi.new "struct neap_term[1]", 0)
   return setmetatable({
-    server = server, engine = engine, accounts = accounts, clock = clock,
+    nothing = no_limit, server = server, engine = engine, accounts = accounts, clock = clock,
     leases = leases.new(engine, secret),
     by_ticket = {}, by_client = {}, by_id = {},   -- parked
-    shed = 0, undone = 0, granted = 0, draining = false,
+    voices = {}, shed = 0, undone = 0, granted = 0, draining = false,
   }, desk)
 end
 
@@ -61,7 +64,15 @@ local function fail(self, client, text)
   C.neap_reply_error(C.neap_server_reply(self.server, client), text, #text)
 end
 
+---@alias neap.Voice fun(word: string, lease: string?, waited_ms: integer, retry_ms: integer,
+---  bound: string)
+
 local function verdict(self, client, word, lease, waited_ms, retry_ms, bound)
+  local say = self.voices[client]
+  if say then
+    self.voices[client] = nil
+    return say(word, lease, waited_ms, retry_ms, bound)
+  end
   local reply = C.neap_server_reply(self.server, client)
   C.neap_reply_array(reply, 5)
   C.neap_reply_bulk(reply, word, #word)
@@ -92,6 +103,7 @@ end
 --- Answer all who ask together: usually one, more when several sent the same ID.
 local function tell(self, party, word, lease, waited_ms, retry_ms, bound)
   if word == "SHED" and #party.clients > 0 then self.shed = self.shed + 1 end
+  party.account:tell(word, bound, #party.clients)
   for _, client in ipairs(party.clients) do
     verdict(self, client, word, lease, waited_ms, retry_ms, bound)
   end
@@ -162,13 +174,14 @@ local function asked_before(self, client, account, options)
   local lease = self.leases:find(account, options.id)
   if lease then
     -- the caller came back by another connection; a detached lease stays so
-    if lease.client then self.leases:hold(lease, client) end
+    if lease.client then self.leases:hold(lease, not options.detach and client or nil) end
     verdict(self, client, "GRANTED", lease.name, 0, -1, "")
     return true
   end
   local party = self.by_id[id_key(account, options.id)]
   if not party then return false end
   if options.block then
+    party.detach = party.detach or options.detach
     wait_with(self, party, client)
   else
     verdict(self, client, "RETRY", nil, 0, 0, "queue")
@@ -266,6 +279,7 @@ end
 function desk:closed(client)
   local now = self.clock()
   step_out(self, client, now)
+  self.voices[client] = nil
   self.leases:orphan(client, now)
 end
 
@@ -277,6 +291,7 @@ function desk:unblock(client)
   local party = step_out(self, client, now)
   if not party then return false end
   C.neap_server_resume(self.server, client)
+  party.account:tell("RETRY", "timeout", 1)
   verdict(self, client, "RETRY", nil, since_ms(party.since, now), retry_ms(self, party, now),
     "timeout")
   return true
@@ -300,6 +315,43 @@ function desk:acquire(client, words)
   ask(self, client, account, options, account.leased or options.id ~= nil)
 end
 
+--- The same for one who does not speak RESP: the verdict goes to `say`, now or when it is known,
+--- unless the client is gone by then. A lease is detached: who asks so does not stay.
+---@param client integer
+---@param words string[]
+---@param say fun(account: neap.Account): neap.Voice
+---@return string? err  and nothing has happened
+function desk:check(client, words, say)
+  local account, err = self.accounts:policy(words[1])
+  if not account then return err end
+  local options
+  options, err = tail.acquire(words, 2, account, ones(account))
+  if not options then return err end
+  options.detach = true
+  self.voices[client] = say(account)
+  ask(self, client, account, options, account.leased or options.id ~= nil)
+end
+
+--- Does the engine grant what nothing limits?
+---@return boolean
+function desk:works()
+  local probe = request_t { all = self.nothing, deadline = 0 }
+  C.neap_engine_try(self.engine, probe, self.clock(), answer)
+  return answer.status == GRANTED
+end
+
+--- Give a lease back, on behalf of one who does not speak RESP.
+---@param words string[]
+---@return boolean? found  nil: `err`
+---@return string? err
+function desk:give_back(words)
+  local lease = self.leases.by_name[words[1]]
+  local options, err = tail.release(words, 2, lease and lease.account)
+  if not options then return nil, err end
+  return self.leases:release(words[1], OUTCOMES[options.outcome or "OK"], options.used,
+    self.clock()) ~= nil
+end
+
 function desk:limit(client, words)
   if #words[1] > KEY_BYTES then
     return fail(self, client, ("ERR a key has up to %d bytes, got %d"):format(KEY_BYTES, #words[1]))
@@ -316,11 +368,8 @@ function desk:limit(client, words)
 end
 
 function desk:release(client, words)
-  local lease = self.leases.by_name[words[1]]
-  local options, err = tail.release(words, 2, lease and lease.account)
-  if not options then return fail(self, client, err) end
-  local found = self.leases:release(words[1], OUTCOMES[options.outcome or "OK"], options.used,
-    self.clock())
+  local found, err = self:give_back(words)
+  if err then return fail(self, client, err) end
   C.neap_reply_integer(C.neap_server_reply(self.server, client), found and 1 or 0)
 end
 

@@ -6,7 +6,7 @@
 ---
 ---     server      struct neap_server       commands   neap.Commands
 ---     keys        struct neap_keys, or nil
----     users       { [name] = { password =, rights = } }, or nil when nobody needs to log in
+---     users       neap.User by name, or nil when nobody needs to log in
 ---     now()       the clock the server is given, ns         wall()  seconds since 1970
 ---     started     when it began, ns                         version
 ---     unblock(client)    let a parked caller go: whether there was one; nil: never
@@ -14,15 +14,14 @@
 ---     sections           { [name] = function (floor) return { { field, value }, ... } end },
 ---                        more of INFO, or nil
 local ffi = require "ffi"
-local bit = require "bit"
 local C = require "neap.engine"
 local about = require "neap.worker.about"
 local clients = require "neap.worker.clients"
 local commands = require "neap.worker.commands"
 local reply = require "neap.worker.reply"
+local users = require "neap.worker.users"
 
-local ipairs, max, pairs, tonumber = ipairs, math.max, pairs, tonumber
-local bor, bxor, byte = bit.bor, bit.bxor, string.byte
+local ipairs, pairs, tonumber = ipairs, pairs, tonumber
 local fail, integer, map, ok, write = reply.fail, commands.integer, reply.map, reply.ok, reply.write
 
 local SPOKEN_VERSION = about.SPOKEN_VERSION
@@ -34,21 +33,11 @@ local HELLO_FIRST = "NOAUTH HELLO must be called with the client already authent
   "and select the RESP protocol version at the same time"
 local WRONG = "WRONGPASS invalid username-password pair or user is disabled."
 
---- Equal, in a time that tells nothing about where they differ.
-local function same(secret, offered)
-  local difference = bxor(#secret, #offered)
-  for i = 1, #offered do
-    local own = byte(secret, (i - 1) % max(#secret, 1) + 1) or 0
-    difference = bor(difference, bxor(byte(offered, i), own))
-  end
-  return difference == 0
-end
-
 --- Log a client in, or tell it why not.
 local function log_in(to, worker, command, name, password)
-  local user = worker.users and worker.users[name]
   if not worker.users and name == "default" then return true end
-  if not user or not same(user.password, password) then
+  local user = worker.users and users.admit(worker.users, name, password)
+  if not user then
     fail(to, WRONG)
     return false
   end
@@ -254,16 +243,6 @@ end
 
 local floor = {}
 
---- Users by name, or nil when there are none.
-local function users_of(tree)
-  if not tree.users[1] then return end
-  local users = {}
-  for _, user in ipairs(tree.users) do
-    users[user.name] = { password = user.password, rights = commands.rights(user.allow) }
-  end
-  return users
-end
-
 --- Make the floor's commands known to the worker's server, and handlers for them to the worker.
 ---@param worker neap.Worker  its server, loop, keys and handlers; unblock and shut_down, or not
 ---@param tree neap.tree      whose users may log in
@@ -271,7 +250,7 @@ end
 function floor.define(worker, tree, own)
   local function now() return C.neap_loop_now(worker.loop) end
   local self = {
-    server = worker.server, keys = worker.keys, users = users_of(tree), now = now, wall = os.time,
+    server = worker.server, keys = worker.keys, users = users.of(tree), now = now, wall = os.time,
     started = now(), version = ffi.string(C.neap_version), sections = worker.sections,
     unblock = worker.unblock and function (client) return worker.unblock(worker, client) end,
     shut_down = worker.shut_down and function () worker.shut_down(worker) end,
