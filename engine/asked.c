@@ -115,7 +115,7 @@ void neap_asked_again(struct neap_asked *a, const struct neap_request *r, neap_n
 	a->key = r->key;
 	a->on = r->on;
 	if (!neap_asked_is_plain(r->all))
-		make_faces(a, now, NEAP_LOOK);
+		make_faces(a, now, NEAP_GIVE);
 }
 
 /* What term i and those after it of its conditional would ask if the condition did not hold. */
@@ -147,14 +147,15 @@ neap_ns neap_asked_when(const struct neap_asked *a, int32_t i, int64_t cost, nea
 
 /* ---- verbs ---- */
 
-/* An entry for every key that has none. There is room, or somebody would have been turned away. */
+/* An entry for every key that has none. Where there is no room nothing is charged, or somebody would
+ * have been turned away. */
 static void hold(struct neap_asked *a)
 {
 	for (int32_t i = 0; i < a->count; i++) {
 		struct neap_face *f = &a->face[i];
-		if (!f->word)
+		if (!f->word && !f->room_at)
 			f->word = neap_face_entry(f);
-		assert(f->word);
+		assert(f->word || f->room_at);
 	}
 }
 

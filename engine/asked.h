@@ -28,8 +28,9 @@ struct neap_asked {
 	struct neap_face face[NEAP_TERMS];
 };
 
-/* Who asks. A look leaves no trace; one who wants is seen, and keeps its entry from being idle. */
-enum { NEAP_LOOK = 0, NEAP_WANT = 1 };
+/* Who asks. A look leaves no trace; one who wants is seen, and keeps its entry from being idle; one
+ * who gives back or corrects is not seen, but its word is brought to where it can be written. */
+enum { NEAP_LOOK = 0, NEAP_WANT = 1, NEAP_GIVE = 2 };
 
 /* Ready to be asked at 'now'. It holds until a table of one of its terms is used again. */
 void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const int64_t *cost,
@@ -94,6 +95,11 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 void neap_keyed_hint(const struct neap_keyed *k, uint64_t key);
 /* An entry in the table for one that has none; NULL when there is no room. */
 int64_t *neap_face_entry(struct neap_face *f);
+
+/* Where those may stand who wait for a key of 'k': before the limiter it has of its own, or NULL; or
+ * before the one that strangers share. */
+const struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key);
+const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k);
 
 static inline int64_t *neap_face_word(struct neap_limiter *l)
 {

@@ -235,6 +235,14 @@ void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap
 	neap_turn_settle(e);
 }
 
+void neap_engine_touch_key(struct neap_engine *e, const struct neap_limiter *l, uint64_t key,
+			   neap_ns now)
+{
+	neap_turn_to(e, now);
+	neap_turn_ask_key_anew(e, l, key);
+	neap_turn_settle(e);
+}
+
 int64_t neap_engine_advance(struct neap_engine *e, neap_ns now)
 {
 	neap_turn_to(e, now);

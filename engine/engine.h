@@ -63,7 +63,9 @@ void neap_turn_relieve(struct neap_engine *e);
 void neap_turn_arm(struct neap_engine *e, uint32_t name);
 /* Whoever waits for term i of 'a' is to be asked anew, when _settle comes. */
 void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32_t i);
-/* The same for all who wait for a limiter, whatever their keys. */
+/* The same for all who wait for a key of a keyed limiter, be it for one of its own or for the one
+ * that strangers share; and for all who wait for a limiter, whatever their keys. */
+void neap_turn_ask_key_anew(struct neap_engine *e, const struct neap_limiter *l, uint64_t key);
 void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l);
 void neap_turn_settle(struct neap_engine *e);
 /* End one who waits otherwise than by a grant. */

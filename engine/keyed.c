@@ -22,16 +22,19 @@
  * instant of the change. A key that is wanted is carried over first, and with every such call some
  * more are, until the old table is empty.
  *
+ * A key that is held (_hold) is more than a word, too, for that time: held.c keeps it.
+ *
  * Who waits for a keyed limiter waits for its key: posts are known by limiter and key (ask.c).
  *
  * Invariants:
  *   a face's word is the table's until that table is used again, and one request uses each once
  *   nothing is written for a look, or for what was refused
+ *   who is held has no word in a table, or one that is as good as none
  */
 #include "asked.h"
 #include "change.h"
+#include "held.h"
 #include "keys.h"
-#include "line.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -48,6 +51,7 @@ struct neap_keyed {
 	struct neap_limiter like, shared;
 	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none */
 	struct neap_roster own;
+	struct neap_helds held;   /* rates alone */
 	int32_t full;
 	int64_t shares, refused, evicted;
 	neap_ns idle_ns;
@@ -71,11 +75,25 @@ static int64_t clock_of(const struct neap_limiter *l, neap_ns now)
 	return l->kind == NEAP_GCRA ? neap_gcra_clock(&l->as.gcra, now) : 0;
 }
 
+/* The same 1 ns ago: a word that has become as good as none within this ns may be waited for, and
+ * whoever did is charged exactly, and has its place. */
+static int64_t clock_before(const struct neap_limiter *l, neap_ns now)
+{
+	return clock_of(l, now > 0 ? now - 1 : 0);
+}
+
 static struct neap_limiter *own_of(const struct neap_keyed *k, uint64_t key)
 {
 	uint32_t name = neap_roster_find(&k->own, k, key);
 	return name ? ((struct own *)(void *)(k->own.record + name * k->own.size))->limiter : NULL;
 }
+
+const struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key)
+{
+	return own_of(k, key);
+}
+
+const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k) { return &k->shared; }
 
 /* ---- from one limit to another ---- */
 
@@ -140,6 +158,23 @@ static int64_t count_old(const struct neap_keyed *k, neap_ns now)
 	return count;
 }
 
+/* The record of a key that is held, or that owes something from that time. */
+static struct neap_held *held_of(struct neap_keyed *k, uint64_t key, neap_ns now, int how)
+{
+	struct neap_held *h = neap_helds_find(&k->held, k, key);
+	if (!h || neap_held_is_on(h, now))
+		return h;
+	if (!neap_held_is_over(h, &k->like.as.gcra, now)) {
+		int64_t least, clock = clock_before(&k->like, now);
+		neap_ns idle_at;
+		if (how == NEAP_LOOK || !neap_keys_room(k->keys, key, clock, &least, &idle_at))
+			return h;
+		*neap_keys_at(k->keys, key, clock) = h->word;
+	}
+	neap_helds_remove(&k->held, h);
+	return NULL;
+}
+
 /* When a word of the table that is in the way will be as good as none. */
 static neap_ns frees_at(const struct neap_keyed *k, int64_t word)
 {
@@ -147,6 +182,14 @@ static neap_ns frees_at(const struct neap_keyed *k, int64_t word)
 }
 
 /* ---- faces ---- */
+
+void neap_keyed_hint(const struct neap_keyed *k, uint64_t key)
+{
+	if (k->keys)
+		neap_keys_hint(k->keys, key);
+}
+
+int64_t *neap_face_entry(struct neap_face *f) { return neap_keys_at(f->of->keys, f->key, f->clock); }
 
 struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, uint64_t key,
 				     neap_ns now, int how)
@@ -157,7 +200,7 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 	f->of = k;
 	f->key = key;
 	f->limiter = k->like;
-	f->clock = clock_of(&k->like, now);
+	f->clock = clock_before(&k->like, now);
 	f->word = NULL;
 	f->room_at = 0;
 	if (!k->keys) {
@@ -168,18 +211,23 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 	neap_keys_turn_to(k->keys, now);
 	int64_t least, *old = old_word(k, key);
 	neap_ns idle_at;
-	if (how == NEAP_WANT && k->old) {
+	if (how != NEAP_LOOK && k->old) {
 		int stays = old && !carry(k, key, *old, f->clock);
 		carry_some(k, f->clock);
 		old = stays ? old_word(k, key) : NULL;
 	}
-	/* one that became as good as none within this ns may be waited for, and is charged exactly */
-	f->word = neap_keys_find(k->keys, key, clock_of(&k->like, now > 0 ? now - 1 : 0));
+	struct neap_held *held = held_of(k, key, now, how);
+	if (held) {
+		neap_held_wear(held, &f->limiter.as.gcra);
+		f->word = &held->word;
+		return &f->limiter;
+	}
+	f->word = neap_keys_find(k->keys, key, f->clock);
 	if (old) {   /* who only looks moves nothing */
 		*neap_face_word(&f->limiter) = carried(k, *old);
-		if (how == NEAP_WANT && !neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
-			k->refused++;
-			f->room_at = frees_at(k, least);
+		if (how != NEAP_LOOK && !neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
+			k->refused += how == NEAP_WANT;
+			f->room_at = frees_at(k, least) + 1;   /* it is looked at 1 ns later */
 		}
 		return &f->limiter;
 	}
@@ -187,7 +235,10 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 		*neap_face_word(&f->limiter) = *f->word;
 		if (how == NEAP_WANT)
 			neap_keys_touch(k->keys, f->word);
-	} else if (!neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
+		return &f->limiter;
+	}
+	f->clock = clock_of(&k->like, now);   /* who is as good as new by now makes room first */
+	if (!neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
 		k->shares += k->full == NEAP_SHARED && how == NEAP_WANT;
 		k->refused += k->full != NEAP_SHARED && how == NEAP_WANT;
 		if (k->full == NEAP_SHARED)
@@ -196,14 +247,6 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 		f->room_at = idle_at < f->room_at ? idle_at : f->room_at;
 	}
 	return &f->limiter;
-}
-
-int64_t *neap_face_entry(struct neap_face *f) { return neap_keys_at(f->of->keys, f->key, f->clock); }
-
-void neap_keyed_hint(const struct neap_keyed *k, uint64_t key)
-{
-	if (k->keys)
-		neap_keys_hint(k->keys, key);
 }
 
 /* ---- the limiter itself ---- */
@@ -232,6 +275,7 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 	if (!k)
 		return NULL;
 	neap_roster_init(&k->own, sizeof(struct own));
+	neap_helds_init(&k->held);
 	k->full = full;
 	k->idle_ns = idle_ns;
 	k->count_max = count_max;
@@ -270,7 +314,7 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 	k->left = 0;
 	if (k->old)
 		do
-			carry_some(k, clock_of(&k->like, now));
+			carry_some(k, clock_before(&k->like, now));
 		while (k->old && k->cursor);
 	if (k->old) {   /* some have no place yet */
 		neap_keys_close(keys);
@@ -288,6 +332,7 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 	k->cursor = 0;
 	*neap_face_word(&fresh) = neap_gcra_carry(&k->shared.as.gcra, &fresh.as.gcra, keep, now);
 	k->shared = fresh;
+	neap_helds_carry(&k->held, &k->was.as.gcra, &k->like.as.gcra, keep, now);
 	return NEAP_OK;
 }
 
@@ -298,6 +343,7 @@ void neap_keyed_close(struct neap_keyed *k)
 	neap_keys_close(k->keys);
 	neap_keys_close(k->old);
 	neap_roster_free(&k->own);
+	neap_helds_free(&k->held);
 	free(k);
 }
 
@@ -318,6 +364,41 @@ int neap_keyed_set(struct neap_keyed *k, uint64_t key, struct neap_limiter *limi
 	return NEAP_OK;
 }
 
+static void forget_word(struct neap_keyed *k, uint64_t key)
+{
+	if (k->keys)
+		neap_keys_forget(k->keys, key);
+	if (k->old)
+		neap_keys_forget(k->old, key);
+}
+
+int neap_keyed_hold(struct neap_keyed *k, uint64_t key, int64_t tokens, neap_ns until, neap_ns now)
+{
+	struct neap_limiter *own = own_of(k, key);
+	if (own)
+		return neap_limiter_hold(own, tokens, until, now);
+	if (!k->keys || k->like.kind != NEAP_GCRA)
+		return NEAP_ERANGE;
+	neap_helds_release(&k->held, &k->like.as.gcra, now);
+	struct neap_face f;
+	struct neap_limiter l = *neap_keyed_face(&f, k, key, now, NEAP_LOOK);
+	const struct neap_gcra was = l.as.gcra, *is = &l.as.gcra;
+	neap_limiter_hold(&l, tokens, until, now);
+	if (!is->held && !was.held && is->tat == was.tat)
+		return NEAP_OK;
+	struct neap_held *h = neap_helds_find(&k->held, k, key);
+	if (!h) {
+		if (k->held.record.count >= k->count_max)
+			return NEAP_EFULL;
+		h = neap_helds_add(&k->held, k, key);
+		if (!h)
+			return NEAP_ENOMEM;
+		forget_word(k, key);
+	}
+	neap_held_note(h, is, now);
+	return NEAP_OK;
+}
+
 int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap_limiter *out)
 {
 	struct neap_face f;
@@ -332,8 +413,11 @@ int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap
 int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 {
 	int64_t count = k->own.count;
-	if (k->keys)
+	if (k->keys) {
 		neap_keys_turn_to(k->keys, now);
+		if (k->held.record.count)
+			count += neap_helds_count(&k->held, &k->like.as.gcra, now);
+	}
 	if (k->old)
 		count += count_old(k, now);
 	return k->keys ? count + neap_keys_count(k->keys, clock_of(&k->like, now)) : count;
@@ -341,10 +425,10 @@ int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 
 void neap_keyed_forget(struct neap_keyed *k, uint64_t key)
 {
-	if (k->keys)
-		neap_keys_forget(k->keys, key);
-	if (k->old)
-		neap_keys_forget(k->old, key);
+	struct neap_held *h = neap_helds_find(&k->held, k, key);
+	if (h)
+		neap_helds_remove(&k->held, h);
+	forget_word(k, key);
 }
 
 void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
@@ -355,8 +439,9 @@ void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
 	if (k->old)
 		neap_keys_stats(k->old, &old);
 	*out = (struct neap_keyed_stats){
-		.entries = keys.entries + k->own.count,
-		.bytes = keys.bytes + old.bytes + neap_roster_bytes(&k->own) + (int64_t)sizeof *k,
+		.entries = keys.entries + k->own.count + k->held.record.count,
+		.bytes = keys.bytes + old.bytes + neap_roster_bytes(&k->own) +
+			 neap_roster_bytes(&k->held.record) + (int64_t)sizeof *k,
 		.refused = k->refused + keys.refused,
 		.evicted = keys.evicted + k->evicted,
 		.shared = k->shares,

@@ -630,7 +630,8 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
  * _set gives them, others are turned away. NULL: no memory, or bad arguments.
  *
  * It takes part in requests to an engine as the limiter {.kind = NEAP_KEYED, .as.keyed = k}, which
- * holds no state, for request.key[term.key]. One thread, that of its one engine. */
+ * holds no state, for request.key[term.key]. One thread, that of its one engine, which is to have
+ * seen a 'now' (_advance) before it is said here: what was due before it is then done. */
 struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
 				   neap_ns idle_ns, const uint8_t *secret);
 void neap_keyed_close(struct neap_keyed *k);
@@ -643,11 +644,19 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 /* Give a key a limiter of its own, of any kind but keyed, which stays the caller's; NULL takes it
  * away again. NEAP_ENOMEM. Say _touch to the engine when somebody may wait. */
 int neap_keyed_set(struct neap_keyed *k, uint64_t key, struct neap_limiter *limiter);
+/* Let a key have at most 'tokens' until 'until', as neap_limiter_hold does a limiter; of a key without
+ * a limiter of its own 56 bytes are kept for that, and no longer than something is held or owed. It
+ * is not forgotten meanwhile to make room or for being idle, and needs no place in the table. As many
+ * as 'count_max' are held besides the keys that are alive; a change carries them over at once.
+ * NEAP_ERANGE when it cannot be held: permits, or no limiter for the key; NEAP_EFULL when as many are
+ * held, of which a few that are over are let go with each call; NEAP_ENOMEM. Say _touch_key. */
+int neap_keyed_hold(struct neap_keyed *k, uint64_t key, int64_t tokens, neap_ns until, neap_ns now);
 /* A copy of what the key has, for looking. NEAP_EFULL: it would be turned away. */
 int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap_limiter *out);
-/* Forget a key as if it were new; one with a limiter of its own keeps that. */
+/* Forget a key as if it were new, and not held; one with a limiter of its own keeps that. */
 void neap_keyed_forget(struct neap_keyed *k, uint64_t key);
-/* How many keys are alive, those with limiters of their own included. Walks the table. */
+/* How many keys are alive, those with limiters of their own and those that are held included. Walks
+ * the table. */
 int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now);
 
 struct neap_keyed_stats {
@@ -837,6 +846,9 @@ void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, con
 			neap_ns at, neap_ns now);
 /* The caller changed this limiter itself (refilled, raised, cleared): ask its waiters anew. */
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now);
+/* The same for one key of a keyed limiter, and for what the key has of its own. */
+void neap_engine_touch_key(struct neap_engine *e, const struct neap_limiter *l, uint64_t key,
+			   neap_ns now);
 /* Let time pass. Answers the number of completions to drain. */
 int64_t neap_engine_advance(struct neap_engine *e, neap_ns now);
 /* When to call _advance next: no ticket ends by time before this. neap_never: none will. */

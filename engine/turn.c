@@ -309,12 +309,24 @@ static int awaits_end(const struct neap_lines *s, const struct neap_post *p,
 					       l->as.conditional.pause[1] == &pause->as.pause);
 }
 
+static void ask_anew_at(struct neap_engine *e, const struct neap_limiter *l, uint64_t tag)
+{
+	uint32_t post = neap_roster_find(&e->lines.post, l, tag);
+	if (post)
+		neap_turn_mark(e, post);
+}
+
+void neap_turn_ask_key_anew(struct neap_engine *e, const struct neap_limiter *l, uint64_t key)
+{
+	ask_anew_at(e, l, key);
+	ask_anew_at(e, neap_keyed_own(l->as.keyed, key), 0);
+	ask_anew_at(e, neap_keyed_shared(l->as.keyed), 0);
+}
+
 void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
 {
 	struct neap_lines *s = &e->lines;
-	uint32_t own = l->kind == NEAP_KEYED ? 0 : neap_roster_find(&s->post, l, 0);
-	if (own)
-		neap_turn_mark(e, own);
+	ask_anew_at(e, l->kind == NEAP_KEYED ? neap_keyed_shared(l->as.keyed) : l, 0);
 	if (l->kind != NEAP_KEYED && l->kind != NEAP_PAUSE)
 		return;
 	for (uint32_t post = 1; post <= s->post.used; post++) {

@@ -222,4 +222,81 @@ describe("keyed", function ()
     terms[1].key = 0
     assert.equal(0, C.neap_all_init(a, terms, 2))
   end)
+
+  it("asks nothing of a table that is full for who pays nothing", function ()
+    local s, api = story(), all { (keyed(rate(1, 1000, 1), 1)) }
+    assert.equal("granted", (s:try(0, api, { 7 })))
+    assert.equal("shed", (s:try(0, api, { 8 })))
+    assert.equal("granted", (s:try(0, api, { 8 }, 0)))
+  end)
+
+  it("settles what is on its way to another limit", function ()
+    local l, k = keyed(rate(1, 1000, 10))
+    local s, api, look = story(), all { l }, ffi.new "struct neap_limiter"
+    for key = 1, 2 do s:try(0, api, { key }, 5) end
+    assert.equal(0, C.neap_keyed_change(k, rate(1, 900, 10), C.NEAP_KEEP_SPENT, 0))
+    for key, used in ipairs { 2, 9 } do
+      local costs = ffi.new("int64_t[8]", { used })
+      C.neap_engine_settle(s.engine, request(api, { key }, 5), costs, 0, 0)
+      assert.equal("granted", (s:try(0, api, { 3 })))   -- others carry it over, too
+      assert.equal(0, C.neap_keyed_look(k, key, 0, look))
+      assert.equal(10 - used, tonumber(C.neap_limiter_available(look, 0)))
+    end
+  end)
+
+  it("asks those who share a limiter anew, when it is touched", function ()
+    local l, k = keyed(rate(1, 1000, 1), 1, C.NEAP_SHARED)
+    local s, api = story(), all { l }
+    for key = 1, 2 do assert.equal("granted", (s:try(0, api, { key }))) end
+    assert.equal("waits", (s:acquire("a", 0, api, { 3 })))
+    assert.equal(0, C.neap_keyed_change(k, rate(1, 1000, 1), C.NEAP_KEEP_NOTHING, 10))
+    C.neap_engine_touch(s.engine, l, 10)
+    assert.same({ { "a", "granted", 10 } }, s:by(10))
+  end)
+
+  it("holds a key as any limiter is held, and no other", function ()
+    local l, k = keyed(rate(1, 1000, 5))
+    local s, api = story(), all { l }
+    assert.equal(0, C.neap_keyed_hold(k, 7, 2, 4000, 0))
+    assert.same({ "refused", 4000 }, { s:try(0, api, { 7 }, 3) })
+    assert.equal("granted", (s:try(0, api, { 8 }, 5)))
+    assert.equal("waits", (s:acquire("a", 500, api, { 7 }, 3)))
+    assert.equal(0, C.neap_keyed_hold(k, 7, 0, 9000, 1000))   -- and what came meanwhile is gone
+    C.neap_engine_touch_key(s.engine, l, 7, 1000)
+    assert.same({}, s:by(8999))
+    assert.same({ { "a", "granted", 9000 } }, s:by(9000))
+    assert.same({ "refused", 10000 }, { s:try(9000, api, { 7 }, 3) })
+    assert.equal(1LL, C.neap_keyed_count(k, 9000))
+    assert.equal(0LL, C.neap_keyed_count(k, 12000))
+  end)
+
+  it("asks those in line anew for one key, whatever the key has", function ()
+    local l, k = keyed(rate(1, 1000, 1))
+    local s, api, own = story(), all { l }, rate(1, 1000, 1)
+    C.neap_keyed_set(k, 8, own)
+    for key = 7, 9 do
+      s:try(0, api, { key })
+      assert.equal("waits", (s:acquire(key, 0, api, { key })))
+    end
+    C.neap_keyed_forget(k, 7)
+    C.neap_keyed_forget(k, 9)
+    C.neap_gcra_fill(own.as.gcra, 1, 10)
+    C.neap_engine_touch_key(s.engine, l, 7, 10)
+    assert.same({ { 7, "granted", 10 } }, s:by(10))
+    C.neap_engine_touch_key(s.engine, l, 8, 20)
+    assert.same({ { 8, "granted", 20 } }, s:by(20))
+  end)
+
+  it("holds as many as may be alive, and lets go of those that are over", function ()
+    local _, k = keyed(rate(1, 1000, 5), 2)
+    assert.equal(0, C.neap_keyed_hold(k, 1, 5, 100, 0))
+    assert.equal(0, C.neap_keyed_hold(k, 2, 5, 200, 0))
+    assert.equal(C.NEAP_EFULL, C.neap_keyed_hold(k, 3, 5, 300, 0))
+    assert.equal(0, C.neap_keyed_hold(k, 2, 5, 200, 0))
+    assert.equal(C.NEAP_EFULL, C.neap_keyed_hold(k, 3, 5, 300, 100))
+    assert.equal(0, C.neap_keyed_hold(k, 3, 5, 300, 101))
+    C.neap_keyed_forget(k, 2)
+    assert.equal(0, C.neap_keyed_hold(k, 4, 5, 300, 101))
+    assert.equal(2LL, C.neap_keyed_count(k, 102))
+  end)
 end)
