@@ -312,3 +312,134 @@ describe("a limiter that goes by them", function ()
     assert.equal(5, l:available())
   end)
 end)
+
+describe("a limit per key that goes by them", function ()
+  before_each(begin)
+  after_each(finish)
+
+  local function go_as(l, key, count)
+    local granted = 0
+    for _ = 1, count do
+      if l:try_acquire(key) then granted = granted + 1 end
+    end
+    return granted
+  end
+
+  for what, limits in pairs {
+    ["a rate"] = "100/s", ["a sliding limit"] = "100/s sliding",
+    ["two limits"] = { "100/s", "50/s burst 100" },
+    ["what a function makes"] = function () return neap.throttle "100/s" end,
+  } do
+    it("is held for the key that is named, and no other: " .. what, function ()
+      local l = neap.per_key(limits)
+      assert.same({ requests = 90 }, openai:apply(l, seen(10, 30), { key = "ann" }))
+      assert.equal(10, l:available "ann")
+      assert.equal(10, go_as(l, "ann", 20))
+      assert.equal(100, go_as(l, "bob", 100))
+      pass(29)
+      assert.equal(0, go_as(l, "ann", 1))
+      assert.equal(100, go_as(l, "bob", 100))
+      pass(1)
+      assert.equal(100, go_as(l, "ann", 100))
+    end)
+  end
+
+  it("has limits of a key's own, which are held, too", function ()
+    local l = neap.per_key("10/s", { overrides = { vip = "1000/s" } })
+    assert.same({ requests = 993 }, openai:apply(l, seen(7, 5), { key = "vip" }))
+    assert.equal(7, go_as(l, "vip", 10))
+    local at
+    rt.spawn(function ()
+      assert(l:acquire("vip"))
+      at = rt.now()
+    end)
+    pass(2)
+    openai:apply(l, seen(7, 0), { key = "vip" })
+    rt.advance_to(rt.now_ns())
+    assert.equal(2, at)
+  end)
+
+  it("lets those in line for that key go at the reset, and others as ever", function ()
+    local l = neap.per_key "10/s burst 1"
+    local at = {}
+    for _, key in ipairs { "ann", "bob" } do
+      assert(l:try_acquire(key))
+      rt.spawn(function ()
+        assert(l:acquire(key))
+        at[key] = rt.now()
+      end)
+    end
+    rt.advance_to(50000000LL)
+    openai:apply(l, seen(0, 3), { key = "ann" })
+    rt.advance_to(10000000000LL)
+    assert.same({ ann = 3.05, bob = 0.1 }, at)
+  end)
+
+  it("is meant alone where there is one, and limits for all where there is none", function ()
+    local l = neap.layered {
+      global = neap.multi { calls = "100/min" }, user = "10/min", endpoint = "20/min",
+    }
+    local function left(of) return l:available(nil, of) end
+    openai:apply(l, { requests = { remaining = 2, reset_s = 60 },
+      calls = { remaining = 70, reset_s = 60 } }, { key = { user = "ann" } })
+    assert.equal(2, left { user = "ann", endpoint = "/" })
+    assert.equal(10, left { user = "bob", endpoint = "/" })
+    assert.equal(70, l:available "calls")
+    openai:apply(l, seen(1, 60), { key = { user = "bob", endpoint = "/" } })
+    assert.equal(1, left { user = "cy", endpoint = "/" })
+    assert.equal(1, left { user = "bob", endpoint = "/x" })
+    assert.equal(10, left { user = "cy", endpoint = "/x" })
+    local other = neap.hybrid {
+      calls = neap.hybrid { "100/min", neap.per_key("10/min", { by = "user" }) },
+      tokens = neap.per_key("1000/min", { by = "org" }),
+    }
+    assert.same({ calls = 98 }, openai:apply(other, { calls = { remaining = 2, reset_s = 60 } },
+      { key = { org = "neap" } }))
+    local nothing_named = neap.layered { user = "10/min" }
+    assert.same({}, openai:apply(nothing_named, seen(1, 60)))
+    assert.equal(10, nothing_named:available(nil, { user = "ann" }))
+  end)
+
+  it("waits for a Retry-After that is about the key, and nobody else does", function ()
+    local l = neap.hybrid { "1000/s", neap.pause(), neap.per_key "60/min" }
+    local function can(key) return l:peek { key = key } == true end
+    openai:sync(l, { ["retry-after"] = "20" }, { key = "ann" })
+    assert.is_true(can "bob")
+    pass(19)
+    assert.is_false(can "ann")
+    pass(1)
+    assert.is_true(can "ann")
+    openai:sync(l, { ["retry-after"] = "20" })
+    assert.is_false(can "bob")
+  end)
+
+  it("holds as many keys as may be alive, and keeps its holds when the limit changes", function ()
+    local l = neap.per_key("60/min", { most = 2 })
+    for _, key in ipairs { "ann", "bob" } do
+      assert.same({ requests = 57 }, openai:apply(l, seen(3, 30), { key = key }))
+    end
+    assert.same({}, openai:apply(l, seen(3, 30), { key = "cy" }))
+    assert.equal(2, l:len())
+    l:reconfigure "120/min"
+    assert.equal(63, l:available "ann")
+    pass(29)
+    assert.equal(63, go_as(l, "ann", 100))
+    pass(1)
+    assert.equal(60, l:available "ann")
+    l:forget "bob"
+    assert.equal(120, l:available "bob")
+  end)
+
+  it("has keys, and knows which", function ()
+    local l = neap.layered { user = "10/min", endpoint = "20/min" }
+    local function refused(of, key, message)
+      assert.has_error(function () openai:apply(of, seen(1), { key = key }) end, message)
+    end
+    refused(l, "ann", 'sync: key: keys by name expected, as in { endpoint = "…" }')
+    refused(l, { usr = "ann" },
+      "sync: key: no limit here is kept by 'usr' (did you mean 'user'?)")
+    refused(l, { user = {} }, "user: a key expected, a text or a whole number, got table")
+    refused(neap.throttle "1/s", "ann", "sync: key: no limit here is kept by key")
+    assert.same({}, openai:apply(neap.per_key "5 in flight", seen(1, 9), { key = "ann" }))
+  end)
+end)

@@ -346,7 +346,7 @@ function per_key:forget(key)
   local now, rt = limiter.present()
   for i, table_ in ipairs(self.tables) do
     C.neap_keyed_forget(table_, hash)
-    C.neap_engine_touch(rt.engine, self.terms.parts[i].leaf, now)
+    C.neap_engine_touch_key(rt.engine, self.terms.parts[i].leaf, hash, now)
   end
   if self.makers then self.makers:forget(key, hash) end
 end

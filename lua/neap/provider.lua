@@ -33,13 +33,32 @@
 ---               are not looked at. A pause in the limiter does that, and keeps what is there, or a
 ---               dispatch in its own way; without one all dimensions are drained and held
 ---
+--- Limits per key go by what is said of the key that is named, and no other key does:
+---
+---     local users = neap.per_key "500/min"
+---     openai:sync(users, fields, { key = "ann" })      -- or, of several kinds, by name: see apply
+---     print(users:available "ann")      --> 0
+---     print(users:available "bob")      --> 500
+---
+--- Of a dimension that has limits for these keys those alone are meant, and so they are by
+--- Retry-After; limits for all are meant where there are none, and those of other kinds of keys are
+--- not meant at all.
+---
 --- A hint holds for a day at most, unless told; what the server does not tell changes nothing. What
---- is said of one limit twice is taken at its strictest. Limits per key, in flight, and in Lua are
---- left as they are. (For what holding is, see neap_gcra_hold and neap_window_hold.)
+--- is said of one limit twice is taken at its strictest. (For what holding is, see neap_gcra_hold,
+--- neap_window_hold and neap_keyed_hold.) As many keys are held at once as may be alive; one more
+--- is left as it is, as are limits in Lua.
+---
+--- Limits in flight are, too. What is in flight ends when it comes back, not at a reset, and with
+--- calls that began or ended while the answer was under way what remains is not what was told: so
+--- there is nothing to hold, and no end to it. What lasts is how many a server allows at once:
+--- calls:reconfigure(seen.concurrent_requests.limit), where that is told; or see neap.adaptive.
+local ffi = require "ffi"
 local C = require "neap.engine"
 local formats = require "neap.provider.formats"
 local headers = require "neap.headers"
 local ietf = require "neap.provider.ietf"
+local keys = require "neap.key"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 local profiles = require "neap.provider.profiles"
@@ -109,23 +128,83 @@ local function cost_of(self, name)
   if name == "requests" and self.terms.unnamed then return false end
 end
 
---- That no more than so many units of a cost may go until an instant, noted for each limit.
----@param wanted table  in order, and by leaf: { leaf, tokens, ends, names }
----@param cost string|false|nil  nil: all there are
-local function want(self, wanted, cost, remaining, ends, name)
-  for _, part in ipairs(self.terms.parts) do
-    if (cost == nil or part.cost == cost) and not part.closed then
-      local address = tostring(part.leaf)
-      local one = wanted[address]
-      if not one then
-        one = { leaf = part.leaf, tokens = MOST, ends = ends, names = {} }
-        wanted[#wanted + 1], wanted[address] = one, one
-      end
-      one.tokens = min(one.tokens, floor(remaining) * part.multiplier)
-      if ends > one.ends then one.ends = ends end
-      if name then one.names[#one.names + 1] = name end
+local named = ffi.new "uint64_t[4]"
+
+--- The hashes of the keys that are named, by what such keys are called.
+---@return table<string, ffi.cdata*>
+local function hashes_of(self, given, level)
+  local hashes, known = {}, {}
+  if given == nil then return hashes end
+  for _, kind in ipairs(self.terms.keys or {}) do known[#known + 1] = kind.name end
+  if type(given) ~= "table" then
+    if #known ~= 1 then
+      error(#known == 0 and "sync: key: no limit here is kept by key"
+        or ('sync: key: keys by name expected, as in { %s = "…" }'):format(known[1]), level + 1)
+    end
+    given = { [known[1]] = given }
+  end
+  for _, kind in ipairs(self.terms.keys or {}) do
+    if given[kind.name] ~= nil then
+      keys.set(named, kind, given[kind.name], level + 1)
+      hashes[kind.name] = named[kind.index]
     end
   end
+  for name in pairs(given) do
+    if not hashes[name] then
+      name = tostring(name)
+      error((notation.suggest(("sync: key: no limit here is kept by '%s'"):format(name), name,
+        known)), level + 1)
+    end
+  end
+  return hashes
+end
+
+--- The limits that are meant.
+---@param cost string|false|nil  nil: all there are
+---@return neap.Part[]
+---@return boolean by_key
+local function parts_of(self, cost, hashes)
+  local for_all, for_keys = {}, {}
+  for _, part in ipairs(self.terms.parts) do
+    if (cost == nil or part.cost == cost) and not part.closed then
+      if not part.keyed then
+        for_all[#for_all + 1] = part
+      elseif hashes[part.key] then
+        for_keys[#for_keys + 1] = part
+      end
+    end
+  end
+  if for_keys[1] then return for_keys, true end
+  return for_all, false
+end
+
+--- That no more than so many units of a cost may go until an instant, noted for each limit.
+---@param wanted table  in order, and by leaf: { part, hash, tokens, ends, names }
+---@param parts neap.Part[]
+local function want(wanted, parts, hashes, remaining, ends, name)
+  for _, part in ipairs(parts) do
+    local address = tostring(part.leaf)
+    local one = wanted[address]
+    if not one then
+      one = { part = part, hash = part.keyed and hashes[part.key], tokens = MOST, ends = ends,
+        names = {} }
+      wanted[#wanted + 1], wanted[address] = one, one
+    end
+    one.tokens = min(one.tokens, floor(remaining) * part.multiplier)
+    if ends > one.ends then one.ends = ends end
+    if name then one.names[#one.names + 1] = name end
+  end
+end
+
+local look = ffi.new "struct neap_limiter"
+
+local function available(one, now)
+  local leaf = one.part.leaf
+  if one.hash then
+    local found = C.neap_keyed_look(leaf.as.keyed, one.hash, now, look) == C.NEAP_OK
+    leaf = found and look or one.part.fresh
+  end
+  return tonumber(C.neap_limiter_available(leaf, now))
 end
 
 --- Do so.
@@ -133,13 +212,23 @@ end
 local function hold(wanted, now, rt)
   local drained = {}
   for _, one in ipairs(wanted) do
-    local before = tonumber(C.neap_limiter_available(one.leaf, now))
-    if C.neap_limiter_hold(one.leaf, one.tokens, one.ends, now) == C.NEAP_OK then
-      local left = tonumber(C.neap_limiter_available(one.leaf, now))
+    local leaf, before = one.part.leaf, available(one, now)
+    local code
+    if one.hash then
+      code = C.neap_keyed_hold(leaf.as.keyed, one.hash, one.tokens, one.ends, now)
+    else
+      code = C.neap_limiter_hold(leaf, one.tokens, one.ends, now)
+    end
+    if code == C.NEAP_OK then
+      local left = available(one, now)
       for _, name in ipairs(one.names) do
         drained[name] = max(drained[name] or 0, before - left)
       end
-      C.neap_engine_touch(rt.engine, one.leaf, now)
+      if one.hash then
+        C.neap_engine_touch_key(rt.engine, leaf, one.hash, now)
+      else
+        C.neap_engine_touch(rt.engine, leaf, now)
+      end
     end
   end
   return drained
@@ -178,8 +267,10 @@ end
 ---
 ---@param given neap.Limiter  a throttle, multi, hybrid, layered; what is in others goes with them
 ---@param seen table          as parse gives it
----@param options? { names: table<string, string>?, most: number? }  names: the limiter's dimension
----  for a reported one, where they differ; most: seconds a hint holds at most, 86400 unless told
+---@param options? { key: any, names: table<string, string>?, most: number? }
+---  key: whom it is about, "ann" or { user = "ann", endpoint = "/v1" }; names: the limiter's
+---  dimension for a reported one, where they differ; most: seconds a hint holds at most, 86400
+---  unless told
 ---@return table<string, number> drained  tokens taken away, by the reported name
 function provider:apply(given, seen, options)
   if not limiter.is(given) then
@@ -189,6 +280,7 @@ function provider:apply(given, seen, options)
   end
   options = options or {}
   local most = check("most", options.most, 2) or DAY
+  local hashes = hashes_of(given, options.key, 2)
   local now, rt = limiter.present()
   local function instant(what, seconds)   -- late rather than early
     seconds = min(check(what, seconds, 3), most)
@@ -202,10 +294,14 @@ function provider:apply(given, seen, options)
     local cost = cost_of(given, options.names and options.names[name] or name)
     if remaining and cost ~= nil then
       local ends = window.reset_s and instant("reset_s", window.reset_s) or now
-      want(given, wanted, cost, remaining, wait > now and now or ends, name)
+      want(wanted, parts_of(given, cost, hashes), hashes, remaining, wait > now and now or ends,
+        name)
     end
   end
-  if wait > now and not pause(given, wait, now, rt) then want(given, wanted, nil, 0, wait) end
+  if wait > now then
+    local parts, by_key = parts_of(given, nil, hashes)
+    if by_key or not pause(given, wait, now, rt) then want(wanted, parts, hashes, 0, wait) end
+  end
   return hold(wanted, now, rt)
 end
 
@@ -215,7 +311,8 @@ end
 ---
 ---@param given neap.Limiter
 ---@param fields any
----@param options? { now: (number|fun(): number)?, names: table<string, string>?, most: number? }
+---@param options? { now: (number|fun(): number)?, key: any, names: table<string, string>?,
+---  most: number? }
 ---@return table<string, number> drained
 ---@return table seen  what was read
 function provider:sync(given, fields, options)
