@@ -92,6 +92,8 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 			neap_ns lets = lets_pass(s, a, i, c, arrival, at);
 			when = lets > when ? lets : when;
 		}
+		if (when == neap_on_give && neap_asked_is_on(a, i) && a->ends[i] < neap_horizon)
+			when = a->ends[i];   /* whoever is in its way may not be any more */
 		if (when > v.at) {
 			v.at = when;
 			v.term = i;
@@ -100,8 +102,8 @@ struct neap_verdict neap_lines_decide(const struct neap_lines *s, const struct n
 	return v;
 }
 
-/* When would term i conform after 'ahead' more tokens? Of one that may ask otherwise by then nothing
- * is certain but that it goes no sooner than alone; and a permit may come back before a pause ends. */
+/* When would term i conform after 'ahead' more tokens? Of a conditional one nothing is certain but
+ * that it goes no sooner than alone; and a permit may come back before a pause ends. */
 static neap_ns after(const struct neap_asked *a, int32_t i, int64_t ahead, int64_t c, neap_ns now)
 {
 	const struct neap_limiter *l = a->faces->terms[i].limiter;
@@ -136,7 +138,8 @@ neap_ns neap_lines_predict(const struct neap_lines *s, const struct neap_asked *
 			waiting++;
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
 		neap_ns at = after(a, i, before, c, now);
-		if (p && at < p->due && (neap_line_at(s, p->first)->alone || p->first == line) &&
+		if (p && at < p->due && !neap_asked_may_change(a, i) &&
+		    (neap_line_at(s, p->first)->alone || p->first == line) &&
 		    !wanted(s, a, i, neap_line_at(s, p->first)->node.arrival))
 			at = p->due;
 		if (waiting > *ahead)
@@ -153,7 +156,7 @@ int32_t neap_term_at(const struct neap_lines *s, const struct neap_asked *a, uin
 {
 	int32_t any = -1;
 	for (int32_t i = a->faces->count - 1; i >= 0; i--) {
-		if (!neap_term_cost(&a->faces->terms[i], a->cost))
+		if (!a->cost[a->faces->terms[i].cost])
 			continue;
 		if (post && neap_post_of(s, a, i) == post)
 			return i;
@@ -191,7 +194,7 @@ neap_ns neap_lines_predict_in(const struct neap_lines *s, const struct neap_aske
 		uint32_t post = neap_post_of(s, a, i);
 		const struct neap_post *p = post ? neap_post_at(s, post) : NULL;
 		neap_sum queued = p ? p->queued : 0;
-		for (int32_t n = i; n < next; n++)
+		for (int32_t n = i; n < next && !neap_asked_may_change(a, i); n++)
 			queued += b->queued[a->faces->terms[n].cost] * a->faces->terms[n].multiplier;
 		int64_t before = queued < INT64_MAX ? (int64_t)queued : INT64_MAX;
 		neap_ns at = after(a, i, before, c, now);

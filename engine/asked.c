@@ -21,17 +21,17 @@
  *
  * While a pause is on, a conditional term need not wait longer than for its end. Then it is asked
  * for less (never for more, so that an instant does not become later by itself): what it says is the
- * first instant of the two, and exact for either.
+ * first instant of the two. When a condition ends is seen once, when the request is made ready, so
+ * that who is asked and who takes go by the same, whatever other threads do to the pause.
+ *
+ * Who waits for a conditional term stands before that, not before its limiter: so all who stand
+ * there are asked when the condition ends, and what else the limiter is asked for plainly does not
+ * keep them.
  */
 #include "asked.h"
 #include "change.h"
 
 #include <assert.h>
-
-static int is_on(const struct neap_conditional *c, neap_ns now)
-{
-	return neap_conditional_ends(c, now) > now;
-}
 
 static int64_t times(int64_t multiplier, int64_t more)   /* both below 2^31 */
 {
@@ -50,8 +50,10 @@ static void see_conditions(struct neap_asked *a, neap_ns now)
 	a->on = 0;
 	for (int32_t i = 0; i < a->all->count; i++) {
 		const struct neap_limiter *l = a->all->terms[i].limiter;
-		if (l->kind == NEAP_CONDITIONAL)
-			a->on |= (uint64_t)is_on(&l->as.conditional, now) << i;
+		if (l->kind != NEAP_CONDITIONAL)
+			continue;
+		a->ends[i] = neap_conditional_ends(&l->as.conditional, now);
+		a->on |= (uint64_t)(a->ends[i] > now) << i;
 	}
 }
 
@@ -131,14 +133,11 @@ static int64_t cost_otherwise(const struct neap_asked *a, int32_t i)
 	return sum;
 }
 
-neap_ns neap_asked_when(const struct neap_asked *a, int32_t i, int64_t cost, neap_ns now)
+neap_ns neap_asked_when_on(const struct neap_asked *a, int32_t i, int64_t cost, neap_ns now)
 {
 	const struct neap_limiter *l = a->faces->terms[i].limiter;
-	neap_ns at = neap_limiter_when(l, cost, now);
-	if (at <= now || !(a->on >> i & 1))
-		return at;
-	neap_ns ends = neap_conditional_ends(&a->all->terms[i].limiter->as.conditional, now);
-	if (at <= ends || ends >= neap_horizon)
+	neap_ns at = neap_limiter_when(l, cost, now), ends = a->ends[i];
+	if (at <= now || at <= ends || ends >= neap_horizon)
 		return at;
 	int64_t then = cost_otherwise(a, i);
 	at = then ? neap_limiter_when(l, then, ends) : ends;

@@ -3,7 +3,7 @@
 #ifndef NEAP_ASKED_H
 #define NEAP_ASKED_H
 
-#include "neap.h"
+#include "change.h"
 
 /* What a keyed limiter is for one key: a limiter, with the word that the table has for it. */
 struct neap_face {
@@ -21,6 +21,7 @@ struct neap_asked {
 	const int64_t *cost;
 	const uint64_t *key;
 	uint64_t on;                    /* bit i: term i is conditional, and its condition holds */
+	neap_ns ends[NEAP_TERMS];       /* of those: when it ends */
 	struct neap_all own;            /* keyed and conditional terms are resolved in it */
 	int32_t count;                  /* of face[] */
 	int8_t face_of[NEAP_TERMS];     /* of each term: its face, or -1 */
@@ -37,9 +38,9 @@ void neap_asked_ready(struct neap_asked *a, const struct neap_all *all, const in
 		      const uint64_t *key, neap_ns now, int how);
 /* The same for who gives back or settles: what it was granted, under the conditions of then. */
 void neap_asked_again(struct neap_asked *a, const struct neap_request *r, neap_ns now);
-/* When term i, of which the faces ask 'cost', conforms: as neap_limiter_when, or when its condition
- * ends and it asks otherwise. */
-neap_ns neap_asked_when(const struct neap_asked *a, int32_t i, int64_t cost, neap_ns now);
+/* When term i, of which the faces ask 'cost', conforms, and its condition holds: as
+ * neap_limiter_when, or when it has ended and less is asked. */
+neap_ns neap_asked_when_on(const struct neap_asked *a, int32_t i, int64_t cost, neap_ns now);
 /* The verbs of neap_all_..., and what becomes of a face is written into its table. To be taken,
  * nothing may have turned it away. What a key that is forgotten has out is not given back. */
 neap_ns neap_asked_take(struct neap_asked *a, neap_ns now);
@@ -69,10 +70,26 @@ static inline int neap_asked_may_change(const struct neap_asked *a, int32_t i)
 	return a->faces != a->all && a->all->terms[i].limiter->kind == NEAP_CONDITIONAL;
 }
 
-/* Before what one who waits for term i stands: a limiter, and of a keyed one the key. */
+static inline int neap_asked_is_on(const struct neap_asked *a, int32_t i)
+{
+	return (int)(a->on >> i & 1);
+}
+
+/* When term i, of which the faces ask 'cost', conforms, whether its condition holds or it has none. */
+static inline neap_ns neap_asked_when(const struct neap_asked *a, int32_t i, int64_t cost,
+				      neap_ns now)
+{
+	if (neap_asked_is_on(a, i))
+		return neap_asked_when_on(a, i, cost, now);
+	return neap_limiter_when(a->faces->terms[i].limiter, cost, now);
+}
+
+/* Before what one who waits for term i stands: a limiter, conditional or not, and of a keyed one the
+ * key. A key that has a limiter of its own stands for that. */
 static inline const struct neap_limiter *neap_asked_place(const struct neap_asked *a, int32_t i)
 {
-	return (a->faces == a->all || a->face_of[i] < 0 ? a->faces : a->all)->terms[i].limiter;
+	const struct neap_limiter *l = a->all->terms[i].limiter;
+	return l->kind == NEAP_KEYED && a->face_of[i] < 0 ? a->faces->terms[i].limiter : l;
 }
 
 static inline uint64_t neap_asked_place_tag(const struct neap_asked *a, int32_t i)

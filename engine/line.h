@@ -73,6 +73,8 @@ struct neap_post {
 	uint32_t first;         /* the line whose head came first: root of the heap */
 	uint32_t dirty;         /* see turn.c */
 	struct neap_node turn;  /* among dirty posts */
+	int32_t conditional;    /* 1: its limiter is, and it is among those of such ones: */
+	uint32_t next, prev;
 };
 
 /* What the urgent one (turn.c) asks of a limiter, and one of its keys. */
@@ -85,6 +87,7 @@ struct neap_want {
 struct neap_lines {
 	struct neap_waiter *waiter;   /* [waiters_max] */
 	struct neap_roster line, post;
+	uint32_t conditional;         /* posts of conditional limiters: a list, by next */
 	uint32_t urgent;              /* waiter; 0: nobody is */
 	int32_t wants;                /* the urgent one's, in want[] */
 	struct neap_want want[NEAP_TERMS];

@@ -397,7 +397,9 @@ struct neap_limiter;
 
 /* Another multiple of a limiter while a pause is on: a slot that is only needed then, or a cost that
  * counts 20 times. Nothing of it is its own: the limiter and the pauses are the caller's, outlive
- * it, and may stand in terms of their own, the limiter in another all. */
+ * it, and may stand in terms of their own, the limiter in another all; but who asks it there, plainly,
+ * is in another line. When a pause begins or ends while a request is asked, by another thread, the
+ * request goes by what it saw. */
 struct neap_conditional {
 	struct neap_limiter *of;             /* not keyed, nor conditional */
 	const struct neap_pause *pause[2];   /* it holds while one of them is on; [1] may be NULL */
@@ -440,7 +442,7 @@ void neap_limiter_share(struct neap_limiter *l);
  * out of range. When a pause of it ends early, say _touch of that pause to the engine. */
 int neap_conditional_init(struct neap_limiter *l, const struct neap_conditional *c);
 /* Whole tokens or permits free at 'now', and the most there can be; INT64_MAX is "no bound". Of a
- * conditional one, what it asks now is a token. */
+ * conditional one, what it asks now is a token, and of the most what it asks at least. */
 int64_t neap_limiter_available(const struct neap_limiter *l, neap_ns now);
 /* Let at most 'tokens' go until 'until', as _gcra_hold or _window_hold says. NEAP_ERANGE: it is of
  * another kind, and nothing was done. */
@@ -797,7 +799,8 @@ struct neap_request {
 struct neap_answer {
 	int32_t status;
 	int32_t bound;    /* index into all->terms of what binds, or -1 */
-	neap_ns at;       /* see the status; neap_on_give when only a give can tell */
+	neap_ns at;       /* see the status; neap_on_give when only a give can tell, or the end of
+			   * a pause */
 	int64_t ticket;   /* NEAP_WAITING only: 1 to 2^53 - 1, so a Lua number holds it */
 	int64_t ahead;    /* waiters that go first */
 	uint64_t on;      /* bit i: term i is conditional, and was asked as while its pause is on */

@@ -99,6 +99,32 @@ void neap_turn_mark(struct neap_engine *e, uint32_t post)
 	put_in_turn(e, post);
 }
 
+static uint32_t new_post(struct neap_engine *e, const struct neap_limiter *l, uint64_t tag)
+{
+	struct neap_lines *s = &e->lines;
+	uint32_t post = neap_roster_add(&s->post, l, tag);
+	if (l->kind == NEAP_CONDITIONAL) {
+		neap_post_at(s, post)->conditional = 1;
+		neap_post_at(s, post)->next = s->conditional;
+		if (s->conditional)
+			neap_post_at(s, s->conditional)->prev = post;
+		s->conditional = post;
+	}
+	return post;
+}
+
+static void remove_post(struct neap_engine *e, uint32_t post)
+{
+	struct neap_lines *s = &e->lines;
+	const struct neap_post *p = neap_post_at(s, post);
+	if (p->conditional) {
+		*(p->prev ? &neap_post_at(s, p->prev)->next : &s->conditional) = p->next;
+		if (p->next)
+			neap_post_at(s, p->next)->prev = p->prev;
+	}
+	neap_roster_remove(&s->post, post);
+}
+
 void neap_turn_vacated(struct neap_engine *e, uint32_t post)
 {
 	const struct neap_post *p = neap_post_at(&e->lines, post);
@@ -106,15 +132,14 @@ void neap_turn_vacated(struct neap_engine *e, uint32_t post)
 	if (p->first)
 		neap_turn_mark(e, post);
 	else if (!p->dirty)
-		neap_roster_remove(&e->lines.post, post);
+		remove_post(e, post);
 }
 
 int neap_turn_stand(struct neap_engine *e, uint32_t line, const struct neap_asked *a, int32_t term)
 {
 	uint32_t post = neap_post_of(&e->lines, a, term);
 	if (!post)
-		post = neap_roster_add(&e->lines.post, neap_asked_place(a, term),
-				       neap_asked_place_tag(a, term));
+		post = new_post(e, neap_asked_place(a, term), neap_asked_place_tag(a, term));
 	struct neap_post *p = neap_post_at(&e->lines, post);
 	uint32_t was_first = p->first;
 	neap_line_stand(&e->lines, line, post, term);
@@ -250,7 +275,7 @@ static void serve(struct neap_engine *e, uint32_t post)
 	for (;;) {
 		struct neap_post *p = neap_post_at(&e->lines, post);
 		if (!p->first) {
-			neap_roster_remove(&e->lines.post, post);
+			remove_post(e, post);
 			return;
 		}
 		uint32_t line = p->first;
@@ -290,23 +315,25 @@ static void serve(struct neap_engine *e, uint32_t post)
 	}
 }
 
+/* Conditional limiters before which somebody stands, of this limiter or under this pause. */
+static void ask_conditional(struct neap_engine *e, const struct neap_limiter *l)
+{
+	const struct neap_lines *s = &e->lines;
+	for (uint32_t post = s->conditional; post; post = neap_post_at(s, post)->next) {
+		const struct neap_limiter *of = neap_post_at(s, post)->key.of;
+		const struct neap_conditional *c = &of->as.conditional;
+		if (c->of == l || c->pause[0] == &l->as.pause || c->pause[1] == &l->as.pause)
+			neap_turn_mark(e, post);
+	}
+}
+
 void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32_t i)
 {
 	uint32_t post = neap_post_of(&e->lines, a, i);
 	if (post)
 		neap_turn_mark(e, post);
-}
-
-/* Does the first at a post wait there for a condition, which this pause is part of, to end? */
-static int awaits_end(const struct neap_lines *s, const struct neap_post *p,
-		      const struct neap_limiter *pause)
-{
-	if (!p->key.of || !p->first)
-		return 0;
-	const struct neap_line *line = neap_line_at(s, p->first);
-	const struct neap_limiter *l = line->all->terms[line->term].limiter;
-	return l->kind == NEAP_CONDITIONAL && (l->as.conditional.pause[0] == &pause->as.pause ||
-					       l->as.conditional.pause[1] == &pause->as.pause);
+	if (e->lines.conditional)
+		ask_conditional(e, a->faces->terms[i].limiter);
 }
 
 static void ask_anew_at(struct neap_engine *e, const struct neap_limiter *l, uint64_t tag)
@@ -326,14 +353,15 @@ void neap_turn_ask_key_anew(struct neap_engine *e, const struct neap_limiter *l,
 void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l)
 {
 	struct neap_lines *s = &e->lines;
-	ask_anew_at(e, l->kind == NEAP_KEYED ? neap_keyed_shared(l->as.keyed) : l, 0);
-	if (l->kind != NEAP_KEYED && l->kind != NEAP_PAUSE)
+	if (l->kind != NEAP_KEYED) {
+		ask_anew_at(e, l, 0);
+		ask_conditional(e, l);
 		return;
-	for (uint32_t post = 1; post <= s->post.used; post++) {
-		const struct neap_post *p = neap_post_at(s, post);
-		if (l->kind == NEAP_KEYED ? p->key.of == l : awaits_end(s, p, l))
-			neap_turn_mark(e, post);
 	}
+	ask_anew_at(e, neap_keyed_shared(l->as.keyed), 0);
+	for (uint32_t post = 1; post <= s->post.used; post++)
+		if (neap_post_at(s, post)->key.of == l)
+			neap_turn_mark(e, post);
 }
 
 void neap_turn_settle(struct neap_engine *e)

@@ -1,3 +1,5 @@
+local breaker_of = require "neap.breaker"
+local client_of = require "neap.client"
 local dispatch = require "neap.dispatch"
 local dispatches = require "neap.dispatches"
 local hybrid = require "neap.hybrid"
@@ -202,6 +204,33 @@ describe("dispatch", function ()
       order[3] - rt.now() + 10 })
   end)
 
+  it("reads costs as other limiters do, and blames who made a mistake", function ()
+    local api = small()
+    assert(api:acquire { cost = { bytes = 5 }, timeout = 1 })
+    assert(api:acquire { { "bytes", 6 }, timeout = 1 })
+    assert.same({ 2, 0, 89 }, inside(api))
+    assert(api:acquire { cost = { bytes = 0 }, timeout = 1 })
+    assert.same({ 3, 0, 89 }, inside(api))
+    local line = debug.getinfo(1, "l").currentline
+    for i, wrong in ipairs {
+      function () api:try_acquire { byte = 1 } end,
+      function () api:acquire({ bytes = 0 }, {}, 5, api:acquire { timeout = "soon" }) end,
+      function () api:peek "5" end,
+      function () api:with({ byte = 1 }, print) end,
+    } do
+      local _, message = pcall(wrong)
+      assert.equal(("spec/dispatch_spec.lua:%d:"):format(line + 1 + i), message:match "^%S+")
+    end
+    assert.error_matches(function () hybrid { api, api.bytes } end, "that a dispatch is made of")
+  end)
+
+  it("reads a number as bytes for a client, too", function ()
+    local api = small()
+    local client = client_of { limiter = api, breaker = breaker_of {} }
+    client:call(function () assert.same({ 1, 0, 40 }, inside(api)) return true end, { cost = 60 })
+    client:call(function () assert.same({ 1, 0, 100 }, inside(api)) return true end)
+  end)
+
   it("hears what a provider reads, wherever it is nested", function ()
     for _, mode in ipairs { "throttle", "block", "both" } do
       local api = small { on_backoff = mode }
@@ -223,6 +252,9 @@ describe("dispatch", function ()
     all:of("b"):set_backoff(2)
     assert.same({ nil, "full" }, { all:of "c" })
     rt.advance(11)
+    one.concurrency:reconfigure(5)
+    assert.same({ nil, "full" }, { all:of "c" })   -- one has changed, the other backs off
+    one.concurrency:reconfigure(2)
     assert.equal("c", all:of("c").name)
     assert.same({ "b", "c" }, all:list())
   end)

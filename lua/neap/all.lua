@@ -173,7 +173,9 @@ local function build(parts, level, guests)
   end
   local all = all_t()
   if C.neap_all_init(all, terms, #flat) ~= C.NEAP_OK then
-    error("hybrid: a limit per key is listed for two kinds of keys: make two of it", level + 1)
+    error(conditional and "hybrid: a limit that a dispatch is made of is listed beside it: its own "
+      .. "lines know nothing of others" or
+      "hybrid: a limit per key is listed for two kinds of keys: make two of it", level + 1)
   end
   return {
     all = all, terms = terms, parts = flat, sums = sums,

@@ -113,15 +113,17 @@ local function line_of(self, key, level)
     refuse("call: key: what the windows or breakers are kept by expected, got " .. tostring(key),
       level + 1)
   end
-  local line = self.lines[key]
-  if line then return line end
-  local breaker, windows = self.breaker, self.windows
+  local line, breaker, windows = self.lines[key], self.breaker, self.windows
   if type(breaker) == "function" then breaker = breaker(key) end
+  if line and line.made_with == breaker then return line end   -- a breaker may have been replaced
   if breaker ~= nil and not limiter.is(breaker) then
     refuse("breaker: a limiter or nil expected, got " .. tostring(breaker), level + 1)
   end
   line = compose(self, breaker, windows and windows.set and windows:of(key) or windows)
-  if line and line ~= self.limiter then stats.hide(line) end
+  if line and line ~= self.limiter then
+    stats.hide(line)
+    line.made_with = breaker
+  end
   self.lines[key] = line or nil
   return line
 end
@@ -143,6 +145,7 @@ local function asked_of(self, line, given, key, level)
   if type(given) == "table" and (given.timeout ~= nil or given.deadline ~= nil) then
     refuse("call: timeout and deadline stand beside the cost", level + 1)
   end
+  given = self.limiter:costs_of(given)
   local n = cost.read(scratch, terms, given, true, level + 1)
   local asked = cost.written(terms, scratch, n)
   if type(asked) == "number" then

@@ -35,7 +35,8 @@ local pause = require "neap.pause"
 local semaphore = require "neap.semaphore"
 local stats = require "neap.stats"
 
-local error, pairs, pcall, tostring, type = error, pairs, pcall, tostring, type
+local error, max, pairs, pcall = error, math.max, pairs, pcall
+local tostring, type = tostring, type
 
 local conditional_t = ffi.typeof "struct neap_conditional"
 local leaf_t = ffi.typeof "struct neap_limiter"
@@ -58,30 +59,61 @@ local dispatch = limiter.class()
 
 -- ---- asking -----------------------------------------------------------------------------------
 
+local function copy(from)
+  local to = {}
+  for name, value in pairs(from) do to[name] = value end
+  return to
+end
+
+--- A mistake that was found further in, as the caller's.
+local function as_theirs(err, level)
+  error(type(err) == "string" and err:gsub("^.-:%d+: ", "", 1) or err, level + 1)
+end
+
 --- What a call says it needs, as costs: a number is bytes, and an estimate below 0 is none.
-local function costs_of(given)
-  if given == nil then return { bytes = 0 } end
-  if type(given) == "number" then return { bytes = given > 0 and given or 0 } end
+---@package
+---@param given any
+---@return any
+function dispatch:costs_of(given)
+  if given == nil or type(given) == "number" then return { bytes = max(given or 0, 0) } end
   if type(given) ~= "table" then return given end   -- the limiter will say what is wrong with it
-  local costs = {}
-  for name, value in pairs(given) do costs[name] = value end
+  if type(given.cost) == "table" then
+    local whole = copy(given)
+    whole.cost = self:costs_of(given.cost)
+    return whole
+  elseif given[1] ~= nil then
+    return given   -- pairs say it themselves
+  end
+  local costs = copy(given)
   local bytes = costs.bytes
   if bytes == nil or type(bytes) == "number" and bytes < 0 then costs.bytes = 0 end
   return costs
 end
 
 --- The engine asks no limit of one who charges nothing to it, but bytes that are overdrawn stop
---- everybody. So one without bytes asks for one, and has it settled at once.
-local function is_light(costs) return type(costs) == "table" and costs.bytes == 0 end
+--- everybody. So one without bytes asks for one, which is settled at once.
+---@return table? costs  nil: there are bytes in it
+local function with_a_byte(costs)
+  if type(costs) ~= "table" then return nil end
+  if type(costs.cost) == "table" then
+    local inner = with_a_byte(costs.cost)
+    if inner then costs.cost = inner end
+    return inner and costs
+  end
+  if costs.bytes ~= 0 then return nil end
+  costs.bytes = 1
+  return costs
+end
 
+--- Mistakes are the caller's: a tail call has no level of its own, and the other hands them on.
 local function asked(self, verb, given, wait)
-  local costs = costs_of(given)
-  local light = is_light(costs)
-  if light then costs.bytes = 1 end
-  local held, why, wait_s = limiter[verb](self, costs, wait)
-  if not held then return nil, why, wait_s end
-  if light and held ~= true then held:settle { bytes = 0 } end
-  return held
+  local costs = self:costs_of(given)
+  local light = with_a_byte(costs)
+  if not light then return limiter[verb](self, costs, wait) end
+  local ok, held, why, wait_s = pcall(limiter[verb], self, light, wait)
+  if not ok then as_theirs(held, 2) end
+  if held and held ~= true then held:settle { bytes = 0 } end
+  return held, why, wait_s
 end
 
 --- Let a call in, or not.
@@ -94,8 +126,7 @@ end
 ---@return string? why
 ---@return number? wait_s
 function dispatch:try_acquire(given)
-  local held, why, wait_s = asked(self, "try_acquire", given)
-  return held, why, wait_s
+  return asked(self, "try_acquire", given)
 end
 
 --- Answer as try_acquire would, and let nobody in.
@@ -107,8 +138,7 @@ end
 ---@return string? why
 ---@return number? wait_s
 function dispatch:peek(given)
-  local granted, why, wait_s = asked(self, "peek", given)
-  return granted, why, wait_s
+  return asked(self, "peek", given)
 end
 
 --- Wait until a call may go: for ever, or as long as the dispatch's own `timeout`, or the call's,
@@ -125,8 +155,7 @@ end
 function dispatch:acquire(given, wait)
   local says = type(given) == "table" and (given.timeout ~= nil or given.deadline ~= nil)
   if wait == nil and not says then wait = self.timeout end
-  local held, why, wait_s = asked(self, "acquire", given, wait)
-  return held, why, wait_s
+  return asked(self, "acquire", given, wait)
 end
 
 --- What stands in the way of a call, nil when nothing does.
@@ -136,9 +165,8 @@ end
 ---@param given? integer|table
 ---@return neap.Reason?
 function dispatch:why(given)
-  local costs = costs_of(given)
-  if is_light(costs) then costs.bytes = 1 end
-  return limiter.why(self, costs)
+  local costs = self:costs_of(given)
+  return limiter.why(self, with_a_byte(costs) or costs)
 end
 
 --- Wait until a call of so many bytes may go, call `fn(...)`, give back.
@@ -151,7 +179,8 @@ end
 ---@return any ...  its results, or its error again; or nil, why, wait_s when it was not called
 function dispatch:with(given, fn, ...)
   if type(fn) ~= "function" then error("with: a function expected, got " .. type(fn), 2) end
-  local held, why, wait_s = self:acquire(given)
+  local ok, held, why, wait_s = pcall(self.acquire, self, given)
+  if not ok then as_theirs(held, 2) end
   if not held then return nil, why, wait_s end
   return limiter.finish(held, pcall(fn, ...))
 end
@@ -187,6 +216,15 @@ function dispatch:clear_backoff()
   self.recent:clear()
   self.window:clear()
 end
+
+local function limits(self)
+  return ("%d %d %d"):format(self.concurrency:limit(), self.throttled:limit(), self.bytes:limit())
+end
+
+--- Has one of its limits another number than it was made with?
+---@package
+---@return boolean
+function dispatch:is_changed() return limits(self) ~= self.made_with end
 
 --- How it stands.
 ---@class neap.DispatchSnapshot
@@ -320,5 +358,6 @@ return function (options)
   self.timeout = options.timeout
   self.window = read_window(options, name .. " backoff", 2)
   self.recent = stats.hide(pause { name = name .. " recent" })
+  self.made_with = limits(self)
   return limiter.init(dispatch, self, parts_of(self), 2)
 end

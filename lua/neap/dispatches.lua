@@ -16,6 +16,7 @@ local dispatches = registry.class()
 
 local function is_new(one)
   return one.concurrency:in_use() == 0 and not next(one.waiting) and not one:backoff_active()
+    and not one:is_changed()
 end
 
 --- Make a registry, with nobody in it.

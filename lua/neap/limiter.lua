@@ -245,6 +245,12 @@ local watch_begin, watch_over = nil, nil
 ---@param over fun(rt: neap.Runtime, parts: neap.Part[])
 function limiter.watch(begin, over) watch_begin, watch_over = begin, over end
 
+--- What a call gives as its cost, as any limiter reads it. Kinds may have a way of their own.
+---@package
+---@param given any
+---@return any
+function limiter:costs_of(given) return given end
+
 --- What would change a limiter behind the backs of other processes is refused.
 ---@package
 ---@param self neap.Limiter

@@ -73,7 +73,7 @@ local function new(self, name, options, level)
     for key, value in pairs(options or {}) do given[key] = value end
   end
   local ok, made = pcall(self.make, given)
-  if not ok then error(made:gsub("^.-:%d+: ", ""), level + 1) end
+  if not ok then error((tostring(made):gsub("^.-:%d+: ", "", 1)), level + 1) end
   return made
 end
 
@@ -90,12 +90,11 @@ function registry:find(name, options, verb, level)
   check(name, verb, level + 1)
   local one = self.kept[name]
   if one then return one end
-  one = self.made[name] or new(self, name, options, level + 1)
-  if make_room(self) then
-    keep(self, name, one)
-  elseif not self.made[name] then
-    return nil
-  end
+  one = self.made[name]
+  local room = make_room(self)
+  if not room and not one then return nil end
+  one = one or new(self, name, options, level + 1)
+  if room then keep(self, name, one) end
   self.made[name] = one
   return one
 end
