@@ -53,7 +53,6 @@ struct client {
 	uint8_t ended;           /* the peer will send no more */
 	uint8_t parked;
 	uint8_t http;            /* speaks it */
-	uint8_t final;           /* HTTP: it had its last request, and what follows is not read */
 	uint8_t mute;            /* NEAP_HEAR.., or MUTING: this command is the one */
 	char user[64], name[128], lib_name[64], lib_version[64];
 };

@@ -339,7 +339,7 @@ static void hand_out(struct neap_server *s, const struct client *c, const struct
 static int parse_request(struct neap_server *s, struct client *c)
 {
 	struct neap_http *p = &s->web;
-	if (c->final || c->tail - c->head < c->need)
+	if (c->tail - c->head < c->need)
 		return 0;
 	p->seen = c->seen;
 	p->line = c->line;
@@ -350,7 +350,6 @@ static int parse_request(struct neap_server *s, struct client *c)
 	if (got > 0) {
 		c->head += p->used;
 		c->partial = 0;
-		c->final = p->how & NEAP_HTTP_CLOSES;
 	} else if (got < 0) {
 		struct neap_reply *r = client_reply(c);
 		neap_http_status(r, p->status, p->how);
@@ -470,8 +469,8 @@ int neap_server_next(struct neap_server *s, neap_ns now, struct neap_command *ou
 			return 1;
 		if (s->current != c)
 			continue;
-		if (!c->parked && !c->stuck && !c->closing && !c->final &&
-		    c->tail - c->head >= c->need && !linked(&c->ready))
+		if (!c->parked && !c->stuck && !c->closing && c->tail - c->head >= c->need &&
+		    !linked(&c->ready))
 			link_last(&s->later, &c->ready);
 		client_leave(c);
 	}

@@ -143,6 +143,7 @@ describe("the worker's HTTP", function ()
     assert.equal("429 NEVER - all -", check(c, "/v1/check/shut"))
     assert.equal("200 GRANTED - - -", check(c, "/v1/check/a%2Fb"))
     assert.equal("429 RETRY - all 3600", check(c, "/v1/check/a%2fb"))
+    pass(500)
     assert.equal("403 RETRY - all 3600", check(c, "/v1/check/a%2fb?deny=403"))
     assert.equal("200 GRANTED - - -", check(c, "/v1/check/free?deny=403"))
   end)
@@ -158,6 +159,8 @@ describe("the worker's HTTP", function ()
       assert.equal(one.value, states[i].value)
     end
     assert.same({ "requests 500/60 99", "input 1000/1 100", "calls 2/- 1" }, told)
+    _, a = check(connect(), "/v1/check/openai?cost.input=600")
+    assert.equal('"requests";r=99, "input";r=100;t=1, "calls";r=1', a.fields.ratelimit)
   end)
 
   it("lends, and takes back what is released, with how it went and what it cost", function ()
@@ -190,6 +193,8 @@ describe("the worker's HTTP", function ()
   it("waits, if told, and answers then what came behind", function ()
     local c = connect()
     check(c, "/v1/check/api?cost=2")
+    assert.equal("429 RETRY - rps 1", check(c, "/v1/check/api?wait=0s"))   -- and not for ever
+    assert.equal("429 RETRY - rps 1", check(c, "/v1/check/api?wait=99ms"))
     send(c, request("GET", "/v1/check/api?wait=1s") .. request("GET", "/readyz"))
     pass(99)
     assert.is_nil(receive(c))
@@ -201,6 +206,25 @@ describe("the worker's HTTP", function ()
     pass(100)
     assert.equal("close", receive(c).fields.connection)
     assert.is_true(c.closed)
+  end)
+
+  it("shares a lease and a wait with clients of Redis, by ID, and keeps both alive", function ()
+    local c, redis = connect(), connect(0)
+    send(redis, "NEAP.ACQUIRE openai ID job\r\n")
+    assert.equal("200 GRANTED lease - -", check(c, "/v1/check/openai?id=job"))
+    send(redis, "NEAP.ACQUIRE openai ID next\r\n")
+    send(redis, "NEAP.ACQUIRE openai ID last BLOCK 0\r\n")
+    send(c, request("GET", "/v1/check/openai?id=last&wait=1m"))
+    local openai = self.desk.accounts.policies.openai
+    assert.equal(1, openai.waiting)
+    local lease = self.desk.leases:find(openai, "next")
+    assert.equal(204, ask(connect(), "POST", "/v1/release/" .. lease.name).status)
+    assert.equal(200, receive(c).status)
+    assert.equal(4, openai.verdicts.GRANTED[""])   -- whoever had the lease already does not count
+    redis.socket:close()
+    c.socket:close()
+    turns()
+    assert.equal(2, openai.leases)
   end)
 
   it("grants nothing to one who hung up while he waited", function ()
@@ -375,6 +399,7 @@ describe("the worker's HTTP", function ()
         .. "version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n"] = "openmetrics",
       ["Accept: application/openmetrics-text;version=2.0.0\r\n"] = "text/plain",
       ["Accept: application/openmetrics-text;q=0\r\n"] = "text/plain",
+      ["Accept: text/plain;q=0.5, application/openmetrics-text; q=0.5\r\n"] = "openmetrics",
       ["Accept: text/plain, application/openmetrics-text;q=0.9\r\n"] = "text/plain",
     } do
       local a = get(c, "/metrics", accept)
@@ -423,11 +448,12 @@ describe("the worker's HTTP", function ()
     open(table.concat(file))
     local c = connect()
     send(c, request("GET", "/metrics"))
-    local bytes = ""
+    local bytes, closed = "", false
     repeat
       turns(1)
-      local all, _, part = c.socket:receive "*a"
-      bytes = bytes .. (all or part)
+      assert.is_false(closed, "cut off")
+      local all, why, part = c.socket:receive "*a"
+      bytes, closed = bytes .. (all or part), why ~= "timeout"
       local size = bytes:match "Content%-Length: (%d+)"
     until size and #bytes >= tonumber(size)
     assert.truthy(bytes:find("\nneap_policies_hidden 2\n", 1, true))
