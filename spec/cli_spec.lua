@@ -1,4 +1,7 @@
 -- The program as people meet it: what it says, where, and how it ends.
+local cjson = require "cjson"
+local segment = require "neap.segment"
+
 local BIN = (os.getenv "NEAP_BUILD" or "build") .. "/bin/neap"
 
 local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
@@ -186,6 +189,40 @@ gone
 ]]):gsub("@socket", socket)
       assert.equal(expected, said)
     end
+  end)
+
+  it("inspect and top look into a segment, and write nothing there", function ()
+    local path = os.tmpname()
+    os.remove(path)
+    paths[#paths + 1] = path
+    local shared = assert(segment(path))
+    shared:throttle("pay", "1/h burst 8"):try_acquire(6)
+    local held = shared:semaphore("slots", 2):try_acquire()
+    shared:breaker("api", { failures = 1 }):failure()
+    shared:pause "later"
+    local picture = path .. ": 4 of 64 limiters, 1 of 64 processes, %d+ of 262144 bytes for logs\n"
+      .. "  pay    rate       |###############%-%-%-%-%-|  2 of 8\n"
+      .. "  slots  semaphore  |##########%-%-%-%-%-%-%-%-%-%-|  1 of 2  1 process holds some\n"
+      .. "  api    breaker    open\n"
+      .. "  later  pause      not on\n"
+    local out, err, status = neap("inspect", path)
+    assert.matches("^" .. picture .. "$", out)
+    assert.same({ "", 0 }, { err, status })
+    out, err, status = neap("top", "--every", "1ms", "--rounds", "3", path)
+    assert.matches("^" .. picture:rep(3) .. "$", out)
+    assert.same({ "", 0 }, { err, status })
+    out = neap("inspect", "--json", path)
+    local all = cjson.decode(out)
+    assert.same({ path, 4, "open", 2 },
+      { all.segment, all.stats.limiters, all.limiters[3].state, all.limiters[1].available })
+    held:release()
+    out, err, status = neap("inspect", path .. "x")
+    assert.same({ "", 1 }, { out, status })
+    assert.matches("^neap: .*No such file", err)
+    assert_usage("neap: a segment is missing", "inspect")
+    local out2, err2, status2 = neap("top", "--rounds", "no", path)
+    assert.same({ "", "neap: --rounds: a whole number from 1 expected, got 'no'\n", 2 },
+      { out2, err2, status2 })
   end)
 
   it("fails when its output has nowhere to go", function ()

@@ -5,8 +5,11 @@ local C = require "neap.engine"
 local ev = require "neap.runtime.ev"
 local notation = require "neap.notation"
 local policy = require "neap.policy"
+local runtime = require "neap.runtime"
+local view = require "neap.segment.view"
 
-local ipairs, pairs, require, tostring = ipairs, pairs, require, tostring
+local ipairs, pairs, require = ipairs, pairs, require
+local tonumber, tostring = tonumber, tostring
 local concat, sort = table.concat, table.sort
 local max = math.max
 local show = notation.show
@@ -36,7 +39,7 @@ local function say_columns(rows)
   for _, row in ipairs(rows) do
     local cells = {}
     for i, cell in ipairs(row) do cells[i] = cell .. (" "):rep((widths[i] or 0) - #cell) end
-    say("  ", concat(cells, "  "))
+    say((("  " .. concat(cells, "  ")):gsub(" +$", "")))
   end
 end
 
@@ -115,10 +118,64 @@ local function run(files, options)
   return FINE
 end
 
+-- ---- inspect, top ------------------------------------------------------------------------------
+
+local function show_segment(one)
+  say(view.summary(one))
+  say_columns(view.rows(one))
+end
+
+local function inspect(files, options)
+  local list, problem = view.open(files)
+  if not list then
+    complain(problem)
+    return WRONG
+  end
+  for _, one in ipairs(list) do
+    if options.json then say(view.json(one)) else show_segment(one) end
+  end
+  return FINE
+end
+
+local function top(files, options)
+  local every, problem = notation.duration(options.every or "1s")
+  local rounds = options.rounds == nil and math.huge or tonumber(options.rounds)
+  if not every then
+    complain("--every: ", problem)
+    return USAGE
+  elseif not rounds or rounds < 1 or rounds % 1 ~= 0 and rounds ~= math.huge then
+    complain("--rounds: a whole number from 1 expected, got '", show(options.rounds, 40), "'")
+    return USAGE
+  end
+  local list
+  list, problem = view.open(files)
+  if not list then
+    complain(problem)
+    return WRONG
+  end
+  local rt = ev.new { waiters_max = 1 }
+  runtime.use(rt)
+  rt.catch { "INT", "TERM" }
+  local asked = os.execute "test -t 1"
+  local tty = asked == 0 or asked == true
+  for round = 1, rounds do
+    if tty then io.stdout:write "\27[H\27[2J" end
+    for _, one in ipairs(list) do show_segment(one) end
+    io.stdout:flush()
+    local ends = rt.now_ns() + every
+    while round < rounds and rt.now_ns() < ends do
+      if rt.signals() then return FINE end
+      rt.turn(ends)
+    end
+  end
+  return FINE
+end
+
 -- ---- the command line --------------------------------------------------------------------------
 
 ---@class neap.Verb
 ---@field files { [1]: integer, [2]: integer }   least and most
+---@field what string?   what these are; policy files unless told
 ---@field options table<string, "flag"|"value"|"list">
 ---@field act fun(files: string[], options: table): integer
 ---@field help string
@@ -156,14 +213,44 @@ printed in its canonical form: as a table, or one line of JSON for each file.
   },
 }
 
+VERBS.inspect = {
+  files = { 1, 1000 }, what = "segment",
+  options = { json = "flag" },
+  act = inspect,
+  help = [[
+usage: neap inspect [--json] SEGMENT…
+
+Look into segments (neap.segment): what limiters they have, and how it stands with each. A segment
+is a name in /dev/shm, or a path. Nothing is written there.
+
+  --json   one line of JSON for each
+]],
+}
+
+VERBS.top = {
+  files = { 1, 1000 }, what = "segment",
+  options = { every = "value", rounds = "value" },
+  act = top,
+  help = [[
+usage: neap top [--every DURATION] [--rounds N] SEGMENT…
+
+Look into segments again and again, until SIGINT or SIGTERM.
+
+  --every DURATION   1s unless told
+  --rounds N         so often, then end
+]],
+}
+
 local HELP = [[
 usage: neap VERB …
 
 neap decides when an outbound call may leave.
 
-  run     serve the limits of a policy file to any Redis client
-  check   read policy files and tell all that is wrong with them
-  help    explain a verb
+  run      serve the limits of a policy file to any Redis client
+  check    read policy files and tell all that is wrong with them
+  inspect  look into the limiters that processes share
+  top      the same, again and again
+  help     explain a verb
 
   --version   print the version
   --help      print this; after a verb, its options
@@ -267,9 +354,10 @@ function cli.main(args)
   if not files then return misused(options, word) end
   if options.help then return help(word) end
   local least, most = verb.files[1], verb.files[2]
-  if #files < least then return misused("a policy file is missing", word) end
+  local what = verb.what or "policy file"
+  if #files < least then return misused("a " .. what .. " is missing", word) end
   if #files > most then
-    return misused("one policy file expected, also got '" .. show(files[most + 1], 80) .. "'", word)
+    return misused(("one %s expected, also got '%s'"):format(what, show(files[most + 1], 80)), word)
   end
   return verb.act(files, options)
 end
