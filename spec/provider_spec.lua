@@ -62,8 +62,7 @@ describe("a provider's headers", function ()
   for _, case in ipairs(published) do
     it("are read as the draft's examples say: " .. case.why, function ()
       local fields = {}
-      if case.policy then fields["RateLimit-Policy"] = case.policy end
-      fields.RateLimit = case.limits or case.limit
+      fields["RateLimit-Policy"], fields.RateLimit = case.policy, case.limit
       fields["Retry-After"] = case.retry_after
       local got = ietf:parse(fields, case.now or 0)
       assert.equal(case.retry_after_s, got.retry_after_s)
@@ -71,8 +70,44 @@ describe("a provider's headers", function ()
       local shape = {}
       for name, w in pairs(got) do shape[name] = { w.remaining, w.limit, w.reset_s } end
       assert.same(case.windows, shape)
+      for name, key in pairs(case.partition or {}) do assert.equal(key, got[name].partition) end
     end)
   end
+
+  it("of the draft come with problems that a classifier tells apart", function ()
+    local classify, outcome = neap.classify, neap.retry.outcome
+    local says = classify.all {
+      function (one)
+        return one.value.body:find("abnormal-usage", 1, true) and "stop" or "retry"
+      end,
+      classify.http { method = "GET" },
+    }
+    local verdicts = {}
+    for i, problem in ipairs(published.problems) do
+      assert.truthy(problem.body:find(problem.type, 1, true))
+      local answer = { status = problem.status, body = problem.body, headers = {} }
+      assert.is_true(neap.headers.should_retry(answer))
+      verdicts[i] = says(outcome(answer))
+    end
+    assert.same({ "retry", "retry", "stop" }, verdicts)
+  end)
+
+  it("of the draft are ignored where they are not what it wants, or old", function ()
+    local function names(policy, limit, age)
+      local found = {}
+      local got = ietf:parse({ ["RateLimit-Policy"] = policy, RateLimit = limit, Age = age }, 0)
+      for name in pairs(got) do found[#found + 1] = name end
+      table.sort(found)
+      return table.concat(found, " ")
+    end
+    assert.equal("a requests", names '"a";q=0;w=1;qu="request";pk=::;x=?0')
+    assert.equal("", names '"a";q=1;w=0, "b";q=1;w=1.0, "c";q=1;qu=requests, "d";q=1;pk="x"')
+    assert.equal("", names '"a";w=1, "b";q="1", "c";q=-1')
+    assert.equal("a requests", names(nil, '"a";r=0;t=0;pk=:eA==:;q=x, "b";r=1;pk=x, "c";r="1"'))
+    assert.equal("a requests", names('"a";q=1', '"a";r=1', "0"))
+    assert.equal("a requests", names('"a";q=1', '"a";r=1', "soon"))
+    assert.equal("", names('"a";q=1', '"a";r=1', "3"))
+  end)
 
   it("of the draft keep what else a policy says", function ()
     local got = ietf:parse({ ["ratelimit-policy"] = '"a";q=5;w=60;qu="tokens";pk=:aGVsbG8=:' }, 0)

@@ -1,6 +1,5 @@
 --- The fields RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers, as of its
---- revisions 08 and later: lists of policies by name, q and w what they allow, r and t what is
---- left.
+--- revisions 08 to 11: lists of policies by name, q and w what they allow, r and t what is left.
 ---
 ---     RateLimit-Policy: "burst";q=100;w=60, "daily";q=1000;w=86400
 ---     RateLimit: "burst";r=50;t=30
@@ -8,40 +7,47 @@
 --- A policy is a window under its own name. The one of a unit that has least left, or else allows
 --- least, is the window of the unit, too: "requests", "content_bytes", "concurrent_requests". What
 --- is malformed is ignored, as the draft has it: a field that is no list, and in a list a policy
---- whose name is no string (older drafts wrote tokens), or that lacks q or r, or has a number that
---- is not whole or below 0. Of those of one name, for several partitions, the one with least left
---- counts.
+--- whose name is no string (examples have tokens), that lacks q or r, or says something that is not
+--- what the draft has it be. Of those of one name, for several partitions, the one with least left
+--- counts. And what comes from a cache, says Age, is old: then neither field counts.
 local headers = require "neap.headers"
 
 local concat = table.concat
 local ipairs, pairs = ipairs, pairs
 
-local function count(params, name)
-  local one = params[name]
-  if one and one.type == "integer" and one.value >= 0 then return one.value end
+local function whole(least)
+  return function (one) return one.type == "integer" and one.value >= least end
+end
+local function of(kind)
+  return function (one) return one.type == kind end
 end
 
---- Is what a parameter says of no use?
-local function is_bad(params, name) return params[name] ~= nil and not count(params, name) end
+-- What parameters have to be; others are comments.
+local POLICY = { q = whole(0), w = whole(1), qu = of "string", pk = of "binary" }
+local LIMIT = { r = whole(0), t = whole(0), pk = of "binary" }
 
-local function text(params, name)
-  local one = params[name]
-  return one and (one.type == "string" or one.type == "token" or one.type == "binary") and one.value
-    or nil
+local UNITS = { request = "requests" }   -- as the draft's registry has it, and its text has not
+
+local function value(params, name) return params[name] and params[name].value end
+
+local function is_good(one, is, must)
+  if one.type ~= "string" or not one.params[must] then return false end
+  for name, fits in pairs(is) do
+    if one.params[name] and not fits(one.params[name]) then return false end
+  end
+  return true
 end
 
---- The members of a field that have a name, what they must, and what they may.
-local function members(fields, name, must, may)
+--- The members of a field that are what they are to be, and have what they must.
+local function members(fields, name, is, must)
   local list = headers.structured.list(concat(headers.all(fields, name), ", ")) or {}
   local i = 0
   return function ()
     repeat
       i = i + 1
       local one = list[i]
-      if not one then return nil end
-      local good = one.type == "string" and count(one.params, must) and not is_bad(one.params, may)
-      if good then return one.value, one.params end
-    until false
+      if one and is_good(one, is, must) then return one.value, one.params end
+    until not one
   end
 end
 
@@ -53,27 +59,33 @@ local function tighter(a, b)
   return not a.remaining and less(a.limit, b.limit)
 end
 
+local function is_cached(fields)
+  local age = headers.get(fields, "age")
+  return (age and headers.count(age) or 0) > 0
+end
+
 --- What the two fields say.
 ---@param fields any
 ---@param windows table<string, neap.Reported>  added to
 return function (fields, windows)
+  if is_cached(fields) then return end
   local own, order = {}, {}
-  for name, params in members(fields, "ratelimit-policy", "q", "w") do
-    local unit = (text(params, "qu") or "requests"):gsub("[^%w_]", "_")
-    local one = { limit = count(params, "q"), window_s = count(params, "w"), unit = unit,
-      partition = text(params, "pk") }
+  for name, params in members(fields, "ratelimit-policy", POLICY, "q") do
+    local unit = value(params, "qu") or "requests"
+    local one = { limit = value(params, "q"), window_s = value(params, "w"),
+      unit = UNITS[unit] or unit:gsub("[^%w_]", "_"), partition = value(params, "pk") }
     if not own[name] then order[#order + 1] = name end
     if not own[name] or one.limit < own[name].limit then own[name] = one end
   end
-  for name, params in members(fields, "ratelimit", "r", "t") do
+  for name, params in members(fields, "ratelimit", LIMIT, "r") do
     local one = own[name]
     if not one then
-      one = { unit = "requests", partition = text(params, "pk") }
+      one = { unit = "requests", partition = value(params, "pk") }
       own[name], order[#order + 1] = one, name
     end
-    local remaining = count(params, "r")
+    local remaining = value(params, "r")
     if not one.remaining or remaining < one.remaining then
-      one.remaining, one.reset_s = remaining, count(params, "t")
+      one.remaining, one.reset_s = remaining, value(params, "t")
     end
   end
   local of_unit = {}
