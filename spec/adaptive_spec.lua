@@ -2,20 +2,13 @@ local ffi = require "ffi"
 local C = require "neap.engine"
 local adaptive = require "neap.adaptive"
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local multi = require "neap.multi"
 local per_key = require "neap.per_key"
-local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 
-local rt, before
-
-local function begin()
-  rt = manual.new()
-  before = runtime.use(rt)
-end
-
-local function finish() runtime.use(before) end
+local rt
+local function begin(new) rt = new end
 
 local function collect() for _ = 1, 4 do collectgarbage() end end
 
@@ -40,8 +33,7 @@ end
 local function fixed(answer) return function () return answer end end
 
 describe("an adaptive limit", function ()
-  before_each(begin)
-  after_each(finish)
+  in_virtual_time(begin)
 
   it("begins at its floor, lets as many in, and answers busy", function ()
     local l = adaptive { strategy = "aimd", floor = 2 }
@@ -230,8 +222,7 @@ describe("an adaptive limit", function ()
 end)
 
 describe("an adaptive limit in a composite", function ()
-  before_each(begin)
-  after_each(finish)
+  in_virtual_time(begin)
 
   it("holds nothing of calls that others refuse", function ()
     local l = adaptive { strategy = "aimd", initial = 5 }
@@ -287,8 +278,7 @@ describe("an adaptive limit in a composite", function ()
 end)
 
 describe("a strategy in Lua", function ()
-  before_each(begin)
-  after_each(finish)
+  in_virtual_time(begin)
 
   it("is asked what the limit should be, call by call", function ()
     local asked = {}

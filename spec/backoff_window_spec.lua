@@ -1,9 +1,8 @@
 local backoff_window = require "neap.backoff_window"
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local multi = require "neap.multi"
 local provider = require "neap.provider"
-local runtime = require "neap.runtime"
 
 local huge, random = math.huge, math.random
 
@@ -11,14 +10,12 @@ local seed = tonumber(os.getenv "NEAP_SEED")
   or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 
 describe("back-off windows (NEAP_SEED=" .. seed .. ")", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
+  in_virtual_time(function (new)
     math.randomseed(seed)
-    rt = manual.new()
-    before = runtime.use(rt)
+    rt = new
   end)
-  after_each(function () runtime.use(before) end)
 
   local function asked(windows, key) return { windows:should_backoff(key) } end
 
@@ -335,7 +332,7 @@ describe("back-off windows (NEAP_SEED=" .. seed .. ")", function ()
         function () backoff_window { most = 0 } end,
       ["most: a whole number from 1 to 2^24 expected, got 1.5"] =
         function () backoff_window { most = 1.5 } end,
-      ["options: 'idle' is not known"] = function () backoff_window { idle = 1 } end,
+      ["option 'idle' is not known"] = function () backoff_window { idle = 1 } end,
     } do
       local ok, err = pcall(function () fn() return true end)
       assert.is_false(ok, message)

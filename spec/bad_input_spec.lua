@@ -1,8 +1,8 @@
 --- Bad input: one clear error, blamed on the line that said it, and nothing is charged anywhere.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local in_virtual_time = require "spec.in_virtual_time"
 local neap = require "neap"
-local manual = require "neap.runtime.manual"
 
 local NAN, HUGE = 0 / 0, math.huge
 local function idle() end
@@ -42,14 +42,9 @@ local function memory_of(...)
 end
 
 describe("bad input", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = neap.runtime.use(rt)
-  end)
-
-  after_each(function () neap.runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   -- One of each kind that is asked without keys, and how a cost is said to it.
   local function kinds()

@@ -1,7 +1,6 @@
 local breaker = require "neap.breaker"
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 
 local function collect()
   collectgarbage()
@@ -9,13 +8,9 @@ local function collect()
 end
 
 describe("a breaker", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   --- Rows: seconds from the last, what to do, and what it answers (or the state after it).
   local function replay(b, rows)

@@ -1,19 +1,14 @@
 --- A breaker among other limits, and those who wait.
 local breaker = require "neap.breaker"
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
 describe("a breaker", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   it("takes any cost, and a trial is a trial however heavy", function ()
     local b = breaker { failures = 1, cooldown = 1, trials = 2 }

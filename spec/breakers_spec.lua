@@ -1,7 +1,6 @@
 local breakers = require "neap.breakers"
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 
 local function collect()
   collectgarbage()
@@ -12,13 +11,7 @@ local function fine(...) return true, ... end
 local function down() return nil, "down" end
 
 describe("breakers", function ()
-  local rt, before
-
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time()
 
   it("are one for a name, made as the first one says", function ()
     local all = breakers()

@@ -1,18 +1,12 @@
 local budget = require "neap.budget"
 local hedge = require "neap.hedge"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local retry = require "neap.retry"
-local runtime = require "neap.runtime"
 
 describe("a retry budget", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   local function fail() return nil, "no" end
 

@@ -2,27 +2,12 @@
 --- model is in spec/c/property_engine.c, long lines in spec/c/property_waiting.c.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local bare = require "spec.bare"
 
 local NEVER = C.neap_never
-local STATUS = {
-  [C.NEAP_GRANTED] = "granted", [C.NEAP_WAITING] = "waits", [C.NEAP_REFUSED] = "refused",
-  [C.NEAP_NEVER] = "never", [C.NEAP_TIMEOUT] = "timeout", [C.NEAP_CANCELLED] = "cancelled",
-  [C.NEAP_WOKEN] = "woken", [C.NEAP_QUEUE_FULL] = "full",
-}
+local STATUS, outcome, permits, rate = bare.STATUS, bare.outcome, bare.permits, bare.rate
 
 local answer, completion = ffi.new "struct neap_answer", ffi.new "struct neap_completion[1]"
-
-local function rate(amount, period_ns, burst)
-  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_GCRA })
-  assert.equal(0, C.neap_gcra_init(l.as.gcra, amount, period_ns, burst))
-  return l
-end
-
-local function permits(limit)
-  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_SEMAPHORE })
-  assert.equal(0, C.neap_semaphore_init(l.as.semaphore, limit, 0))
-  return l
-end
 
 --- An all over these limiters, each for the same cost; it keeps them alive.
 local function all(...)
@@ -47,20 +32,15 @@ local function request(a, cost, deadline)
   return ffi.new("struct neap_request", { a.c, deadline or NEVER, { cost or 1 } })
 end
 
-local function outcome()
-  local at = answer.at
-  return STATUS[answer.status], at >= C.neap_on_give and "on give" or tonumber(at)
-end
-
 function Story:acquire(who, now, a, cost, deadline)
   assert.equal(0, C.neap_engine_acquire(self.engine, request(a, cost, deadline), now, answer))
   self.ticket[who], self.name[tonumber(answer.ticket)] = answer.ticket, who
-  return outcome()
+  return outcome(answer)
 end
 
 function Story:try(now, a, cost)
   C.neap_engine_try(self.engine, request(a, cost), now, answer)
-  return outcome()
+  return outcome(answer)
 end
 
 function Story:give(now, a, cost)

@@ -1,6 +1,6 @@
 --- The words of refusals: all are explained, in one place, and `why` says the rest.
 local neap = require "neap"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 
 local errors = neap.errors
 
@@ -26,14 +26,9 @@ local function sources()
 end
 
 describe("errors", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = neap.runtime.use(rt)
-  end)
-
-  after_each(function () neap.runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   it("explain every word that a verb can answer", function ()
     local found = {}

@@ -89,7 +89,7 @@ describe("Retry-After", function ()
 
   it("refuses options that are none", function ()
     assert.has_error(function () headers.retry_after("1", { clock = 1 }) end,
-      "options: 'clock' is not known")
+      "option 'clock' is not known")
     assert.has_error(function () headers.retry_after("1", { dialect = "loose" }) end,
       'dialect: "strict" or "lenient" expected, got loose')
     assert.has_error(function () headers.delay({}, { max = -1 }) end,

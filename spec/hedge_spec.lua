@@ -3,20 +3,14 @@ local budget = require "neap.budget"
 local classify = require "neap.classify"
 local events = require "neap.events"
 local hedge = require "neap.hedge"
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
 describe("a hedge", function ()
-  local rt, before, log
+  local rt, log
 
-  before_each(function ()
-    rt, log = manual.new(), {}
-    before = runtime.use(rt)
-  end)
-
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt, log = new, {} end)
 
   --- Calls that take so long and answer that, one after the other; what becomes of each is noted.
   local function script(rows)

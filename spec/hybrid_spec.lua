@@ -1,20 +1,15 @@
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local pause = require "neap.pause"
-local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
 local huge = math.huge
 
 describe("a hybrid", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   local function fails(cases)
     for message, fn in pairs(cases) do

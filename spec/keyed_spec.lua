@@ -1,28 +1,13 @@
 --- Keyed: one limit for every key, as the engine sees it. What users write is in per_key_spec.lua.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local bare = require "spec.bare"
 
-local NEVER, ON_GIVE = C.neap_never, C.neap_on_give
+local NEVER = C.neap_never
+local STATUS, outcome, permits, rate = bare.STATUS, bare.outcome, bare.permits, bare.rate
 local SECRET = ffi.new("uint8_t[16]", { 1, 2, 3 })
-local STATUS = {
-  [C.NEAP_GRANTED] = "granted", [C.NEAP_WAITING] = "waits", [C.NEAP_REFUSED] = "refused",
-  [C.NEAP_NEVER] = "never", [C.NEAP_TIMEOUT] = "timeout", [C.NEAP_CANCELLED] = "cancelled",
-  [C.NEAP_SHED] = "shed",
-}
 
 local answer, completion = ffi.new "struct neap_answer", ffi.new "struct neap_completion[1]"
-
-local function rate(amount, period_ns, burst)
-  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_GCRA })
-  assert.equal(0, C.neap_gcra_init(l.as.gcra, amount, period_ns, burst))
-  return l
-end
-
-local function permits(limit)
-  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_SEMAPHORE })
-  assert.equal(0, C.neap_semaphore_init(l.as.semaphore, limit, 0))
-  return l
-end
 
 local function keyed(like, most, full)
   local k = ffi.gc(C.neap_keyed_open(like, most or 1000, full or C.NEAP_REFUSE, 0, SECRET),
@@ -58,20 +43,16 @@ local function story()
   return setmetatable({ engine = engine, name = {}, ticket = {} }, Story)
 end
 
-local function outcome()
-  return STATUS[answer.status], answer.at >= ON_GIVE and "on give" or tonumber(answer.at)
-end
-
 function Story:try(now, a, keys, cost)
   C.neap_engine_try(self.engine, request(a, keys, cost), now, answer)
-  return outcome()
+  return outcome(answer)
 end
 
 function Story:acquire(who, now, a, keys, cost, deadline)
   local r = request(a, keys, cost, deadline)
   assert.equal(0, C.neap_engine_acquire(self.engine, r, now, answer))
   self.name[tonumber(answer.ticket)], self.ticket[who] = who, answer.ticket
-  return outcome()
+  return outcome(answer)
 end
 
 function Story:give(now, a, keys, cost)

@@ -2,20 +2,10 @@
 --- spec/c/property_all.c, other threads in spec/c/threads_*.c.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local bare = require "spec.bare"
 
 local NEVER, ON_GIVE = C.neap_never, C.neap_on_give
-
-local function rate(amount, period_ns, burst)
-  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_GCRA })
-  assert.equal(0, C.neap_gcra_init(l.as.gcra, amount, period_ns, burst))
-  return l
-end
-
-local function permits(limit, overdraw)
-  local l = ffi.new("struct neap_limiter", { kind = C.NEAP_SEMAPHORE })
-  assert.equal(0, C.neap_semaphore_init(l.as.semaphore, limit, overdraw or 0))
-  return l
-end
+local permits, rate = bare.permits, bare.rate
 
 local function pause(until_ns)
   local l = ffi.new("struct neap_limiter", { kind = C.NEAP_PAUSE })

@@ -1,8 +1,7 @@
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local multi = require "neap.multi"
 local pause = require "neap.pause"
-local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
@@ -12,13 +11,9 @@ local seed = tonumber(os.getenv "NEAP_SEED")
   or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 
 describe("a multi (NEAP_SEED=" .. seed .. ")", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   local function fails(cases)
     for message, fn in pairs(cases) do
@@ -281,7 +276,7 @@ describe("a multi (NEAP_SEED=" .. seed .. ")", function ()
         function () multi { { "a", "1/q" }, { "a", "1/s" } } end,
       ["multi: 'timeout' cannot be a name"] = function () multi { timeout = "1/s" } end,
       ["multi: 9 different costs, at most 8 are possible"] = function () multi(many) end,
-      ["options: 'strict' is not known"] = function () llm { strict = true } end,
+      ["option 'strict' is not known"] = function () llm { strict = true } end,
       ["lenient: true or false expected, got 1"] = function () llm { lenient = 1 } end,
       ["cost 1: a pair { name, cost } expected, got \"tokens\""] =
         function () m:try_acquire { "tokens" } end,

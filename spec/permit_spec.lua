@@ -1,7 +1,6 @@
 local C = require "neap.engine"
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
@@ -10,14 +9,12 @@ local seed = tonumber(os.getenv "NEAP_SEED")
 local random = math.random
 
 describe("permits (NEAP_SEED=" .. seed .. ")", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
+  in_virtual_time(function (new)
     math.randomseed(seed)
-    rt = manual.new()
-    before = runtime.use(rt)
+    rt = new
   end)
-  after_each(function () runtime.use(before) end)
 
   -- The second opinion: what is held is the sum over the permits that are somewhere.
   local function sum(ledger, name)

@@ -1,18 +1,13 @@
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local neap = require "neap"
 local published = require "spec.published.ratelimit_draft"
 local formats = require "neap.provider.formats"
 local provider = require "neap.provider"
-local runtime = require "neap.runtime"
 
 local openai, ietf = provider "openai", provider "ietf"
 
-local rt, before
-local function begin()
-  rt = manual.new()
-  before = runtime.use(rt)
-end
-local function finish() runtime.use(before) end
+local rt
+local function begin(new) rt = new end
 local function pass(seconds) rt.advance_to(rt.now_ns() + 1LL * seconds * 1e9) end
 
 --- How many of so many calls go now.
@@ -129,7 +124,7 @@ describe("a provider's headers", function ()
     refused({ requests = "X" },
       'provider: requests: names of headers expected, as in { remaining = "X-Left" }, got X')
     refused({ requests = { remaning = "X" } },
-      "provider: requests: 'remaning' is not known (did you mean 'remaining'?)")
+      "provider: requests: option 'remaning' is not known (did you mean 'remaining'?)")
     refused({ requests = { remaining = 5 } },
       "provider: requests: remaining: a text expected, got 5")
     refused({ requests = { reset = "X", reset_format = "second" } },
@@ -143,8 +138,7 @@ describe("a provider's headers", function ()
 end)
 
 describe("a limiter that goes by them", function ()
-  before_each(begin)
-  after_each(finish)
+  in_virtual_time(begin)
 
   it("is down at once, held until the reset, and then has all that flowed in", function ()
     local l = neap.throttle "100/s"
@@ -349,8 +343,7 @@ describe("a limiter that goes by them", function ()
 end)
 
 describe("a limit per key that goes by them", function ()
-  before_each(begin)
-  after_each(finish)
+  in_virtual_time(begin)
 
   local function go_as(l, key, count)
     local granted = 0

@@ -2,24 +2,18 @@ local breaker = require "neap.breaker"
 local budget = require "neap.budget"
 local classify = require "neap.classify"
 local events = require "neap.events"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
 local per_key = require "neap.per_key"
 local retry = require "neap.retry"
-local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
 local huge = math.huge
 
 describe("a retry", function ()
-  local rt, before, log
+  local rt, log
 
-  before_each(function ()
-    rt, log = manual.new(), {}
-    before = runtime.use(rt)
-  end)
-
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt, log = new, {} end)
 
   --- A call that notes when it begins, takes a while, and answers what the list says.
   local function script(answers, takes)

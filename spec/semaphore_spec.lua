@@ -1,5 +1,4 @@
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 local semaphore = require "neap.semaphore"
 local slots = require "neap.slots"
 
@@ -9,13 +8,9 @@ local function collect()
 end
 
 describe("a semaphore", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   it("lets so many in at once", function ()
     local s = semaphore(2)
@@ -206,7 +201,7 @@ describe("a semaphore", function ()
       ["overdraw: true or false expected, got 1"] = function ()
         semaphore(1, { overdraw = 1 })
       end,
-      ["options: 'max' is not known"] = function () semaphore(1, { max = 2 }) end,
+      ["option 'max' is not known"] = function () semaphore(1, { max = 2 }) end,
       ["with: a function expected, got nil"] = function () semaphore(1):with(1) end,
       ["got -1"] = function () semaphore(1):with(-1, print) end,
     } do
@@ -219,13 +214,9 @@ describe("a semaphore", function ()
 end)
 
 describe("slots", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   it("are a semaphore for every name", function ()
     local s = slots()

@@ -1,5 +1,6 @@
 --- What became of calls: every kind of limiter counts them, each by itself.
 local neap = require "neap"
+local in_virtual_time = require "spec.in_virtual_time"
 local manual = require "neap.runtime.manual"
 
 local seed = tonumber(os.getenv "NEAP_SEED")
@@ -23,18 +24,13 @@ local function counted(limiter)
 end
 
 describe("stats (NEAP_SEED=" .. seed .. ")", function ()
-  local rt, before
+  local rt
 
   local function settle()
     for _ = 1, 3 do neap.runtime.current().turn(0) end
   end
 
-  before_each(function ()
-    rt = manual.new()
-    before = neap.runtime.use(rt)
-  end)
-
-  after_each(function () neap.runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   it("counts calls that do not wait", function ()
     local l = neap.throttle "10/s"

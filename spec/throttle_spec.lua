@@ -1,18 +1,13 @@
 local hybrid = require "neap.hybrid"
-local manual = require "neap.runtime.manual"
-local runtime = require "neap.runtime"
+local in_virtual_time = require "spec.in_virtual_time"
 local throttle = require "neap.throttle"
 
 local MS = 1000000LL
 
 describe("a throttle", function ()
-  local rt, before
+  local rt
 
-  before_each(function ()
-    rt = manual.new()
-    before = runtime.use(rt)
-  end)
-  after_each(function () runtime.use(before) end)
+  in_virtual_time(function (new) rt = new end)
 
   -- A row: at (ms), cost, the answer, and for a refusal the wait in seconds.
   local function replay(limiter, rows)
@@ -312,7 +307,7 @@ describe("a throttle", function ()
         throttle { kind = "rate", amount = 1, per_ns = 1, burst = 0.5 }
       end,
       ["say how many it may: log = "] = function () throttle "10M/s sliding" end,
-      ["options: 'initail' is not known"] = function () throttle("1/s", { initail = 0 }) end,
+      ["option 'initail' is not known"] = function () throttle("1/s", { initail = 0 }) end,
       ["initial: a whole number from 0 to 2^53 expected, got -1"] = function ()
         throttle("1/s", { initial = -1 })
       end,

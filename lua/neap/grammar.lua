@@ -81,7 +81,7 @@ function grammar.suggest(message, typed, words)
 end
 
 --- Raises when a table of options has a name that is none of these.
----@param what string     whose options they are
+---@param what string?    whose options they are, if that is not plain to see
 ---@param given table
 ---@param known string[]
 ---@param level integer   1: the caller is who made the mistake
@@ -91,8 +91,8 @@ function grammar.check_names(what, given, known, level)
     for _, each in ipairs(known) do found = found or each == name end
     if not found then
       name = tostring(name)
-      error((grammar.suggest(("%s: option '%s' is not known"):format(what, name), name, known)),
-        level + 1)
+      local message = ("%soption '%s' is not known"):format(what and what .. ": " or "", name)
+      error((grammar.suggest(message, name, known)), level + 1)
     end
   end
 end

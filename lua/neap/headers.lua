@@ -23,6 +23,7 @@
 --- seconds and the like see neap.headers.date; for typed values neap.headers.structured.)
 local lpeg = require "lpeg"
 local date = require "neap.headers.date"
+local grammar = require "neap.grammar"
 local make_rules = require "neap.headers.rules"
 local structured = require "neap.headers.structured"
 
@@ -115,18 +116,14 @@ function headers.count(text)
 end
 
 local DIALECTS = { strict = true, lenient = true }
-local OPTIONS = { now = true, dialect = true, max = true, default = true }
+local OPTIONS = { "now", "dialect", "max", "default" }
 
 local function check_options(options, level)
   if options == nil then return {} end
   if type(options) ~= "table" then
     error("options: a table expected, got " .. type(options), level + 1)
   end
-  for name in pairs(options) do
-    if not OPTIONS[name] then
-      error("options: '" .. tostring(name) .. "' is not known", level + 1)
-    end
-  end
+  grammar.check_names(nil, options, OPTIONS, level + 1)
   if options.dialect ~= nil and not DIALECTS[options.dialect] then
     error('dialect: "strict" or "lenient" expected, got ' .. tostring(options.dialect), level + 1)
   end

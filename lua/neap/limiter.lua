@@ -20,8 +20,8 @@ local answers = require "neap.answers"
 local cost = require "neap.cost"
 local deadlines = require "neap.deadline"
 local events = require "neap.events"
+local grammar = require "neap.grammar"
 local keys = require "neap.key"
-local notation = require "neap.notation"
 local permit = require "neap.permit"
 local reason = require "neap.reason"
 local runtime = require "neap.runtime"
@@ -103,14 +103,9 @@ function limiter.name_of(options, otherwise, known, level)
   if type(options) ~= "table" then
     error("options: a table expected, got " .. type(options), level + 1)
   end
-  for key in pairs(options) do
-    if key ~= "name" and not known[key] then
-      local words, typed = { "name" }, type(key) == "string" and key or nil
-      for word in pairs(known) do words[#words + 1] = word end
-      local text = ("options: '%s' is not known"):format(tostring(key))
-      error((notation.suggest(text, typed, words)), level + 1)
-    end
-  end
+  local names = { "name" }
+  for name in pairs(known) do names[#names + 1] = name end
+  grammar.check_names(nil, options, names, level + 1)
   local name = options.name
   if name ~= nil and (type(name) ~= "string" or name == "") then
     error("name: a text expected, got " .. tostring(name), level + 1)

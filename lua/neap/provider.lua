@@ -56,11 +56,11 @@
 local ffi = require "ffi"
 local C = require "neap.engine"
 local formats = require "neap.provider.formats"
+local grammar = require "neap.grammar"
 local headers = require "neap.headers"
 local ietf = require "neap.provider.ietf"
 local keys = require "neap.key"
 local limiter = require "neap.limiter"
-local notation = require "neap.notation"
 local profiles = require "neap.provider.profiles"
 
 local error, ipairs, pairs = error, ipairs, pairs
@@ -69,7 +69,7 @@ local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
 
 local DAY = 86400
 local MOST = 2 ^ 53
-local FIELDS = { limit = true, remaining = true, reset = true, reset_format = true }
+local FIELDS = { "limit", "remaining", "reset", "reset_format" }
 local FORMATS = {}
 for name in pairs(formats) do FORMATS[#FORMATS + 1] = name end
 table.sort(FORMATS)
@@ -152,7 +152,7 @@ local function hashes_of(self, given, level)
   for name in pairs(given) do
     if not hashes[name] then
       name = tostring(name)
-      error((notation.suggest(("sync: key: no limit here is kept by '%s'"):format(name), name,
+      error((grammar.suggest(("sync: key: no limit here is kept by '%s'"):format(name), name,
         known)), level + 1)
     end
   end
@@ -329,19 +329,16 @@ local function check_dimension(name, dimension, level)
     error(("provider: %s: names of headers expected, as in { remaining = \"X-Left\" }, got %s")
       :format(name, tostring(dimension)), level + 1)
   end
+  grammar.check_names("provider: " .. name, dimension, FIELDS, level + 1)
   for field, header in pairs(dimension) do
-    if not FIELDS[field] then
-      error((notation.suggest(("provider: %s: '%s' is not known"):format(name, tostring(field)),
-        type(field) == "string" and field or nil,
-        { "limit", "remaining", "reset", "reset_format" })), level + 1)
-    elseif type(header) ~= "string" or header == "" then
+    if type(header) ~= "string" or header == "" then
       error(("provider: %s: %s: a text expected, got %s"):format(name, field, tostring(header)),
         level + 1)
     end
   end
   local format = dimension.reset_format
   if format and not formats[format] then
-    error((notation.suggest(("provider: %s: unknown format %s: there are %s"):format(name, format,
+    error((grammar.suggest(("provider: %s: unknown format %s: there are %s"):format(name, format,
       table.concat(FORMATS, ", ")), format, FORMATS)), level + 1)
   end
 end
@@ -358,7 +355,7 @@ table.sort(names)
 return function (profile)
   local found = profile
   if type(profile) == "string" then
-    found = profiles[profile] or error((notation.suggest(("provider: no profile '%s': there are %s")
+    found = profiles[profile] or error((grammar.suggest(("provider: no profile '%s': there are %s")
       :format(profile, table.concat(names, ", ")), profile, names)), 2)
   elseif type(profile) ~= "table" then
     error("provider: a name or a table of dimensions expected, got " .. tostring(profile), 2)
