@@ -19,6 +19,12 @@
  * that has ended. What it was charged depends on that, and is not to be found out later: the answer
  * and the completion say which conditions held, and whoever gives back tells it again.
  *
+ * Faces of a table that processes share are copies, and stale when they are to be taken of. So who
+ * takes or settles first enters the stripes they are from, all, in one order, and reads them again;
+ * if they refuse then, it is as if another thread had been faster, and who asks does so anew.
+ * Between processes, too, nobody sees some of a take's words written and others not: who could is
+ * let in when all are. (One who is killed in the midst has charged some for a call that never left.)
+ *
  * While a pause is on, a conditional term need not wait longer than for its end. Then it is asked
  * for less (never for more, so that an instant does not become later by itself): what it says is the
  * first instant of the two. When a condition ends is seen once, when the request is made ready, so
@@ -146,15 +152,70 @@ neap_ns neap_asked_when_on(const struct neap_asked *a, int32_t i, int64_t cost, 
 
 /* ---- verbs ---- */
 
+/* Faces that are from tables of others, too, in the order of these. */
+struct entered {
+	struct neap_face *face[NEAP_TERMS];
+	int count;
+};
+
+/* Who shares the tables of faces is kept out until _leave. */
+static void enter(struct neap_asked *a, struct entered *in, neap_ns now)
+{
+	in->count = 0;
+	for (int32_t i = 0; i < a->count; i++) {
+		struct neap_face *f = &a->face[i];
+		if (!f->stripe)
+			continue;
+		int at = in->count++;
+		for (; at > 0 && neap_face_before(f, in->face[at - 1]); at--)
+			in->face[at] = in->face[at - 1];
+		in->face[at] = f;
+	}
+	for (int i = 0; i < in->count; i++)
+		neap_face_enter(in->face[i], now);
+}
+
+/* Is there room for all keys of which something is asked? */
+static int has_room(const struct neap_asked *a)
+{
+	for (int32_t i = 0, next; i < a->faces->count; i = next)
+		if (neap_all_cost(a->faces, a->cost, i, &next) && neap_asked_room_at(a, i))
+			return 0;
+	return 1;
+}
+
+/* The terms of a face that found no room ask the limiter that all such ones share, if there is one. */
+static void stand_in(struct neap_asked *a, struct neap_face *f)
+{
+	if (!f->instead)
+		return;
+	for (int32_t i = 0; i < a->all->count; i++)
+		if (a->face_of[i] >= 0 && &a->face[a->face_of[i]] == f) {
+			a->term[i].limiter = f->instead;
+			a->face_of[i] = -1;
+		}
+	f->of = NULL;
+	f->stripe = NULL;
+}
+
+static void leave(struct neap_asked *a, struct entered *in)
+{
+	for (int i = in->count - 1; i >= 0; i--) {
+		neap_face_leave(in->face[i]);
+		if (in->face[i]->room_at)
+			stand_in(a, in->face[i]);
+	}
+}
+
 /* An entry for every key that has none. Where there is no room nothing is charged, or somebody would
  * have been turned away. */
 static void hold(struct neap_asked *a)
 {
 	for (int32_t i = 0; i < a->count; i++) {
 		struct neap_face *f = &a->face[i];
-		if (!f->word && !f->room_at)
+		if (f->of && !f->word && !f->room_at)
 			f->word = neap_face_entry(f);
-		assert(f->word || f->room_at);
+		assert(!f->of || f->word || f->room_at);
 	}
 }
 
@@ -165,26 +226,33 @@ static void write_words(struct neap_asked *a)
 			*a->face[i].word = *neap_face_word(&a->face[i].limiter);
 }
 
+typedef neap_ns taking(const struct neap_all *, const int64_t *, neap_ns, int32_t *);
+
+static neap_ns take_with(struct neap_asked *a, taking *take, neap_ns now)
+{
+	struct entered in;
+	neap_ns at = neap_never;
+	enter(a, &in, now);
+	if (has_room(a)) {   /* else somebody was faster */
+		hold(a);
+		at = take(a->faces, a->cost, now, NULL);
+		if (at <= now)
+			write_words(a);
+	}
+	leave(a, &in);
+	return at;
+}
+
 neap_ns neap_asked_take(struct neap_asked *a, neap_ns now)
 {
-	if (a->faces == a->all)
-		return neap_all_take(a->all, a->cost, now, NULL);
-	hold(a);
-	neap_ns at = neap_all_take(a->faces, a->cost, now, NULL);
-	if (at <= now)
-		write_words(a);
-	return at;
+	return a->faces == a->all ? neap_all_take(a->all, a->cost, now, NULL)
+				  : take_with(a, neap_all_take, now);
 }
 
 neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now)
 {
-	if (a->faces == a->all)
-		return neap_all_claim(a->all, a->cost, now, NULL);
-	hold(a);
-	neap_ns at = neap_all_claim(a->faces, a->cost, now, NULL);
-	if (at <= now)
-		write_words(a);
-	return at;
+	return a->faces == a->all ? neap_all_claim(a->all, a->cost, now, NULL)
+				  : take_with(a, neap_all_claim, now);
 }
 
 /* Is term i's key forgotten, with what was out? Then there is nothing to give back to. */
@@ -218,6 +286,9 @@ void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
 
 void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now)
 {
+	struct entered in = {.count = 0};
+	if (a->faces != a->all)
+		enter(a, &in, now);
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		int64_t u = neap_all_cost(a->faces, used, i, &next);
@@ -236,4 +307,5 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 	}
 	if (a->faces != a->all)
 		write_words(a);
+	leave(a, &in);
 }

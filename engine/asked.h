@@ -5,12 +5,18 @@
 
 #include "change.h"
 
+struct neap_slot;
+struct neap_stripe;
+
 /* What a keyed limiter is for one key: a limiter, with the word that the table has for it. */
 struct neap_face {
 	struct neap_limiter limiter;
-	struct neap_keyed *of;
+	struct neap_keyed *of;   /* NULL: another limiter stands in for it */
 	uint64_t key;
-	int64_t *word;        /* in the table; NULL: the key has none yet */
+	struct neap_stripe *stripe;   /* of a table that processes share, or NULL; of one such: */
+	const struct neap_slot *slot; /* whose it is */
+	struct neap_limiter *instead; /* where there is no room for the key; NULL: it is turned away */
+	int64_t *word;        /* in the table; NULL: the key has none yet, or nobody has entered */
 	int64_t clock;        /* up to here a word is as good as none */
 	neap_ns room_at;      /* 0, or: there is no room for another key before this */
 };
@@ -112,10 +118,17 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 void neap_keyed_hint(const struct neap_keyed *k, uint64_t key);
 /* An entry in the table for one that has none; NULL when there is no room. */
 int64_t *neap_face_entry(struct neap_face *f);
+/* Make it that of f->key in a slot's table, as it is at this moment (stripes.c). */
+void neap_face_share(struct neap_face *f, const struct neap_slot *s, struct neap_limiter *instead,
+		     neap_ns now);
+/* Nobody else is at its key from here on, and it is as it is then. Several in this order. */
+int neap_face_before(const struct neap_face *f, const struct neap_face *g);
+void neap_face_enter(struct neap_face *f, neap_ns now);
+void neap_face_leave(struct neap_face *f);
 
 /* Where those may stand who wait for a key of 'k': before the limiter it has of its own, or NULL; or
  * before the one that strangers share. */
-const struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key);
+struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key);
 const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k);
 
 static inline int64_t *neap_face_word(struct neap_limiter *l)

@@ -190,8 +190,9 @@ static int fill(const struct attempt *a, int fd)
 	h->pid_space = a->pid_space;
 	h->bytes = a->bytes;
 	ssize_t drawn = getrandom(&h->id, sizeof h->id, 0);
+	ssize_t secret = getrandom(h->secret, sizeof h->secret, 0);
 	munmap(h, (size_t)a->bytes);
-	return drawn == sizeof h->id ? NEAP_OK : complain(a, NEAP_ESYS, "no random number");
+	return drawn == sizeof h->id && secret == sizeof h->secret ? NEAP_OK : complain(a, NEAP_ESYS, "no random number");
 }
 
 static int make_whole(const struct attempt *a, int fd)

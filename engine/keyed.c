@@ -26,6 +26,9 @@
  *
  * Who waits for a keyed limiter waits for its key: posts are known by limiter and key (ask.c).
  *
+ * The table may lie in a segment (stripes.c), and what is here is then one process's way to it. A
+ * face is then a copy of what others may change at once, and is read again by who takes (asked.c).
+ *
  * Invariants:
  *   a face's word is the table's until that table is used again, and one request uses each once
  *   nothing is written for a look, or for what was refused
@@ -35,6 +38,7 @@
 #include "change.h"
 #include "held.h"
 #include "keys.h"
+#include "segment.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -49,7 +53,8 @@ struct own {
 
 struct neap_keyed {
 	struct neap_limiter like, shared;
-	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none */
+	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none, or: */
+	struct neap_slot *slot;   /* the table is that of a segment */
 	struct neap_roster own;
 	struct neap_helds held;   /* rates alone */
 	int32_t full;
@@ -82,25 +87,25 @@ static int64_t clock_before(const struct neap_limiter *l, neap_ns now)
 	return clock_of(l, now > 0 ? now - 1 : 0);
 }
 
-static struct neap_limiter *own_of(const struct neap_keyed *k, uint64_t key)
+struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key)
 {
 	uint32_t name = neap_roster_find(&k->own, k, key);
 	return name ? ((struct own *)(void *)(k->own.record + name * k->own.size))->limiter : NULL;
 }
 
-const struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key)
+const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k)
 {
-	return own_of(k, key);
+	return k->slot ? &k->slot->limiter : &k->shared;
 }
-
-const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k) { return &k->shared; }
 
 /* ---- from one limit to another ---- */
 
-/* What becomes of a word of the old table. */
+/* What becomes of a word of the old table. One that was as good as none is none, whatever is kept. */
 static int64_t carried(const struct neap_keyed *k, int64_t word)
 {
 	struct neap_limiter was = k->was;
+	if (word <= clock_of(&was, k->changed))
+		return 0;
 	*neap_face_word(&was) = word;
 	return neap_gcra_carry(&was.as.gcra, &k->like.as.gcra, k->keep, k->changed);
 }
@@ -183,22 +188,42 @@ static neap_ns frees_at(const struct neap_keyed *k, int64_t word)
 
 /* ---- faces ---- */
 
+/* Of a table that processes share. */
+static struct neap_limiter *shared_face(struct neap_face *f, struct neap_keyed *k, neap_ns now,
+					int how)
+{
+	neap_face_share(f, k->slot, k->full == NEAP_SHARED ? &k->slot->limiter : NULL, now);
+	if (!f->room_at)
+		return &f->limiter;
+	*(f->instead ? &k->shares : &k->refused) += how == NEAP_WANT;
+	return f->instead ? f->instead : &f->limiter;
+}
+
 void neap_keyed_hint(const struct neap_keyed *k, uint64_t key)
 {
 	if (k->keys)
 		neap_keys_hint(k->keys, key);
+	else if (k->slot)
+		neap_stripe_hint(k->slot, key);
 }
 
-int64_t *neap_face_entry(struct neap_face *f) { return neap_keys_at(f->of->keys, f->key, f->clock); }
+int64_t *neap_face_entry(struct neap_face *f)
+{
+	return f->stripe ? neap_stripe_place(f->slot, f->stripe, f->key, f->clock)
+			 : neap_keys_at(f->of->keys, f->key, f->clock);
+}
 
 struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, uint64_t key,
 				     neap_ns now, int how)
 {
-	struct neap_limiter *own = own_of(k, key);
+	struct neap_limiter *own = neap_keyed_own(k, key);
 	if (own)
 		return own;
 	f->of = k;
 	f->key = key;
+	f->stripe = NULL;
+	if (k->slot)
+		return shared_face(f, k, now, how);
 	f->limiter = k->like;
 	f->clock = clock_before(&k->like, now);
 	f->word = NULL;
@@ -265,20 +290,28 @@ static struct neap_keys *table_for(const struct neap_keyed *k)
 	return keys;
 }
 
-struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
-				   neap_ns idle_ns, const uint8_t *secret)
+static struct neap_keyed *begin(int64_t count_max, int full)
 {
-	if ((like && like->kind != NEAP_GCRA && like->kind != NEAP_SEMAPHORE) || full < NEAP_REFUSE ||
-	    full > NEAP_SHARED)
-		return NULL;
 	struct neap_keyed *k = calloc(1, sizeof *k);
 	if (!k)
 		return NULL;
 	neap_roster_init(&k->own, sizeof(struct own));
 	neap_helds_init(&k->held);
 	k->full = full;
-	k->idle_ns = idle_ns;
 	k->count_max = count_max;
+	return k;
+}
+
+struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
+				   neap_ns idle_ns, const uint8_t *secret)
+{
+	if ((like && like->kind != NEAP_GCRA && like->kind != NEAP_SEMAPHORE) || full < NEAP_REFUSE ||
+	    full > NEAP_SHARED)
+		return NULL;
+	struct neap_keyed *k = begin(count_max, full);
+	if (!k)
+		return NULL;
+	k->idle_ns = idle_ns;
 	memcpy(k->secret, secret, sizeof k->secret);
 	if (!like)
 		return k;
@@ -295,8 +328,18 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 	return k;
 }
 
+struct neap_keyed *neap_keyed_over(struct neap_slot *s, int full)
+{
+	struct neap_keyed *k = begin(s->stripes.keys_max, full);
+	if (k)
+		k->slot = s;
+	return k;
+}
+
 int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int keep, neap_ns now)
 {
+	if (k->slot)
+		return neap_segment_change(k->slot, like, keep, 0, now);
 	if (!k->keys || like->kind != k->like.kind)
 		return NEAP_ERANGE;
 	struct neap_limiter fresh = *like;
@@ -374,7 +417,7 @@ static void forget_word(struct neap_keyed *k, uint64_t key)
 
 int neap_keyed_hold(struct neap_keyed *k, uint64_t key, int64_t tokens, neap_ns until, neap_ns now)
 {
-	struct neap_limiter *own = own_of(k, key);
+	struct neap_limiter *own = neap_keyed_own(k, key);
 	if (own)
 		return neap_limiter_hold(own, tokens, until, now);
 	if (!k->keys || k->like.kind != NEAP_GCRA)
@@ -413,6 +456,8 @@ int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap
 int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 {
 	int64_t count = k->own.count;
+	if (k->slot)
+		return count + neap_stripes_count(k->slot, now);
 	if (k->keys) {
 		neap_keys_turn_to(k->keys, now);
 		if (k->held.record.count)
@@ -425,6 +470,8 @@ int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 
 void neap_keyed_forget(struct neap_keyed *k, uint64_t key)
 {
+	if (k->slot)
+		neap_stripes_forget(k->slot, key);
 	struct neap_held *h = neap_helds_find(&k->held, k, key);
 	if (h)
 		neap_helds_remove(&k->held, h);
@@ -438,6 +485,8 @@ void neap_keyed_stats(const struct neap_keyed *k, struct neap_keyed_stats *out)
 		neap_keys_stats(k->keys, &keys);
 	if (k->old)
 		neap_keys_stats(k->old, &old);
+	if (k->slot)
+		neap_stripes_stats(k->slot, &keys);
 	*out = (struct neap_keyed_stats){
 		.entries = keys.entries + k->own.count + k->held.record.count,
 		.bytes = keys.bytes + old.bytes + neap_roster_bytes(&k->own) +

@@ -908,7 +908,8 @@ enum {
  * have them at least. */
 struct neap_segment_options {
 	int64_t log_bytes;       /* for the logs of windows, twice 16 bytes an entry, and of breakers,
-				  * each rounded up to a power of two; up to 2^36. 0: 256 KiB */
+				  * each rounded up to a power of two; and for keys. Up to 2^36.
+				  * 0: 256 KiB */
 	int32_t limiters_max;    /* names, 1 to 65536; 0: 64 */
 	int32_t processes_max;   /* that may ever hold permits, at once, 1 to 1024; 0: 64. What more
 				  * of them take does not come back when they die */
@@ -946,6 +947,26 @@ struct neap_limiter *neap_segment_find(const struct neap_segment *s, const char 
  * there is, a name of no bytes or more than 63, a limiter that _init would refuse) and leaves *out. */
 int neap_segment_add(struct neap_segment *s, const char *name, const struct neap_limiter *like,
 		     int keep, int64_t generation, neap_ns now, struct neap_limiter **out);
+/* Limits by key, for all processes: as neap_keyed_open, of a table in the segment, of which *out is
+ * this process's, to be closed before the segment. 'like' is a gcra; semaphores cannot be had by key,
+ * for their permits would need a holder each. 'count_max' keys alive at once, in 21 bytes each, up to
+ * 9 KB more, and at least 9, of 'log_bytes'; above 512 they are cut into stripes of 410, and one of
+ * a million may be full before all are. It does not grow. 'full' is NEAP_REFUSE, or NEAP_SHARED: those
+ * of all processes that say so share one limiter. What time has refilled makes room.
+ *
+ * All processes must hash keys under the segment's secret (_secret). Names, 'generation', 'keep' and
+ * answers as for _add, and neap_keyed_change is that with generation 0; NEAP_EFULL, too, when the
+ * table there is has fewer keys, and NEAP_ENOMEM, after which it is there all the same.
+ *
+ * Between processes a request is granted all its terms or none, and a key never more than its limit;
+ * its waiters are woken, in order, by their own process, and nobody has precedence over those of
+ * another. A key's own limiter (_set), and what _stats counts, are this process's; no key can be
+ * held. An all has the table of a name once. */
+int neap_segment_keyed(struct neap_segment *s, const char *name, const struct neap_limiter *like,
+		       int64_t count_max, int full, int keep, int64_t generation, neap_ns now,
+		       struct neap_keyed **out);
+/* The 16 bytes under which keys are hashed (neap_hash). */
+void neap_segment_secret(const struct neap_segment *s, uint8_t *secret);
 /* Give back what processes held that are dead; answers how many permits. To be called once a second
  * by anybody, and by who waits for permits; 'processes' times some 20 us. If it is more than 0, say
  * _touch for limiters that others wait for. */
@@ -956,6 +977,8 @@ struct neap_segment_entry {
 	char name[64];                 /* NEAP_NAME_BYTES */
 	int64_t generation;
 	int64_t holders;               /* processes that hold permits of it */
+	int64_t keys_max;              /* 0, or of limits by key so many; 'limiter' is what each key
+					* has, and those share who found no place */
 	struct neap_limiter limiter;   /* as it was at one moment; for looking alone. Its log is the
 					* one in use, and goes on */
 };

@@ -63,6 +63,7 @@ uint32_t neap_segment_made_of(void)
 		sizeof(struct neap_gcra), sizeof(struct neap_semaphore), sizeof(struct neap_window),
 		sizeof(struct neap_breaker), sizeof(struct neap_adaptive), sizeof(pthread_mutex_t),
 		sizeof(struct neap_stamp), sizeof(void *), offsetof(struct neap_slot, limiter),
+		sizeof(struct neap_stripe),
 		0x01020304,
 	};
 	uint32_t hash = 2166136261u;   /* FNV-1a; bytes as they lie, so order of bytes counts, too */
@@ -104,17 +105,15 @@ static struct neap_slot *slot_of_name(const struct neap_header *h, const char *n
 struct neap_limiter *neap_segment_find(const struct neap_segment *s, const char *name)
 {
 	struct neap_slot *slot = s->read_only ? NULL : slot_of_name(s->header, name);
-	return slot ? &slot->limiter : NULL;
+	return slot && !slot->stripes.keys_max ? &slot->limiter : NULL;
 }
 
 static int64_t end_of(const struct neap_place *p) { return p->at + 2 * p->half_bytes; }
 
-/* Two halves of so many bytes or more. 0: there is no room. */
-static int make_place(const struct neap_header *h, int64_t bytes, struct neap_place *out)
+/* Two halves of so many bytes. 0: there is no room. */
+static int find_place(const struct neap_header *h, int64_t half, struct neap_place *out)
 {
-	int64_t half = NEAP_UNIT, at = h->memory_at;
-	while (half < bytes)
-		half *= 2;
+	int64_t at = h->memory_at;
 	for (int32_t i = 0; i < h->count; i++) {   /* of one half changed, it is the later place */
 		const struct neap_slot *s = neap_slot_at(h, i);
 		at = end_of(&s->place) > at ? end_of(&s->place) : at;
@@ -125,25 +124,40 @@ static int make_place(const struct neap_header *h, int64_t bytes, struct neap_pl
 	return 1;
 }
 
+/* The same of so many bytes or more, for a log. */
+static int make_place(const struct neap_header *h, int64_t bytes, struct neap_place *out)
+{
+	int64_t half = NEAP_UNIT;
+	while (half < bytes)
+		half *= 2;
+	return find_place(h, half, out);
+}
+
+/* With a table for so many keys, or none. */
 static int make(struct neap_header *h, const char *name, const struct neap_limiter *like,
-		const struct neap_config *config, struct neap_limiter **out)
+		int64_t keys_max, const struct neap_config *config, struct neap_slot **out)
 {
 	int64_t bytes = neap_limiter_log_bytes(like);
 	struct neap_slot *s = neap_slot_at(h, (int32_t)h->count);
 	struct neap_place place = {0};
+	struct neap_stripes stripes = {0};
 	if (h->count == h->limiters_max || (bytes && !make_place(h, bytes, &place)))
+		return NEAP_EFULL;
+	if (keys_max && !find_place(h, neap_stripes_bytes(&stripes, keys_max) / 2, &place))
 		return NEAP_EFULL;
 	memset(s, 0, (size_t)h->stride);
 	neap_mutex_init(&s->mutex);
 	s->place = place;
+	s->stripes = stripes;
 	s->config = *config;
 	memcpy(s->name, name, strlen(name));
 	s->limiter = *like;
 	s->limiter.shared = (uint32_t)(((char *)s - (char *)h) / NEAP_UNIT);
 	neap_limiter_share(&s->limiter);
 	neap_guard_point(s);
+	neap_stripes_make(s);
 	__atomic_store_n(&h->count, h->count + 1, __ATOMIC_RELEASE);
-	*out = &s->limiter;
+	*out = s;
 	return NEAP_OK;
 }
 
@@ -182,6 +196,15 @@ static int change(struct neap_header *h, struct neap_slot *s, const struct neap_
 	return NEAP_OK;
 }
 
+static const struct neap_config *as_next(const struct neap_slot *s, struct neap_config *config,
+					 int keep, neap_ns now)
+{
+	config->serial = s->config.serial + 1;
+	config->changed = now;
+	config->keep = keep;
+	return config;
+}
+
 /* In force is what has the higher generation; told none, what was asked for last. */
 static int agree(struct neap_header *h, struct neap_slot *s, const struct neap_limiter *like,
 		 int keep, struct neap_config *config, neap_ns now)
@@ -199,7 +222,7 @@ static int agree(struct neap_header *h, struct neap_slot *s, const struct neap_l
 	else if (newer && same)
 		s->config.generation = config->generation;
 	else if (newer)
-		status = change(h, s, like, keep, config, now);
+		status = change(h, s, like, keep, as_next(s, config, keep, now), now);
 	else if (!same)
 		status = 1;
 	neap_guard_leave(&s->limiter);
@@ -211,29 +234,92 @@ static int is_name(const char *name)
 	return name[0] && memchr(name, 0, NEAP_NAME_BYTES) != NULL;
 }
 
-int neap_segment_add(struct neap_segment *s, const char *name, const struct neap_limiter *like,
-		     int keep, int64_t generation, neap_ns now, struct neap_limiter **out)
+static void lock_names(struct neap_header *h)
+{
+	if (neap_mutex_lock(&h->names))   /* what was under way was not counted, or is undone */
+		pthread_mutex_consistent(&h->names);
+}
+
+/* Is there room for so many keys where it has to have a table? NEAP_ERANGE: it has none, or one. */
+static int has_table(const struct neap_slot *s, int64_t keys_max)
+{
+	if (!s->stripes.keys_max != !keys_max)
+		return NEAP_ERANGE;
+	return keys_max > s->stripes.keys_max ? NEAP_EFULL : NEAP_OK;
+}
+
+static int add(struct neap_segment *s, const char *name, const struct neap_limiter *like,
+	       int64_t keys_max, int keep, int64_t generation, neap_ns now, struct neap_slot **out)
 {
 	struct neap_header *h = s->header;
-	struct neap_config config = {.generation = generation};
+	struct neap_config config = {.generation = generation, .serial = 1};
 	assert(now >= 0 && now < neap_horizon);
 	if (s->read_only || generation < 0 || keep < NEAP_KEEP_SPENT || keep > NEAP_KEEP_NOTHING ||
 	    !is_name(name) || neap_limiter_spell(like, config.spec))
 		return NEAP_ERANGE;
-	if (neap_mutex_lock(&h->names))   /* what was under way was not counted, or is undone */
-		pthread_mutex_consistent(&h->names);
+	lock_names(h);
 	struct neap_slot *slot = slot_of_name(h, name);
 	int status;
 	if (slot) {
-		status = agree(h, slot, like, keep, &config, now);
+		status = has_table(slot, keys_max);
+		neap_stripes_follow(slot);
+		if (!status)
+			status = agree(h, slot, like, keep, &config, now);
 		if (status >= 0)
-			*out = &slot->limiter;
+			*out = slot;
 	} else {
 		config.generation = generation ? generation : 1;
-		status = make(h, name, like, &config, out);
+		status = make(h, name, like, keys_max, &config, out);
 	}
 	pthread_mutex_unlock(&h->names);
 	return status;
+}
+
+int neap_segment_add(struct neap_segment *s, const char *name, const struct neap_limiter *like,
+		     int keep, int64_t generation, neap_ns now, struct neap_limiter **out)
+{
+	struct neap_slot *slot;
+	int status = add(s, name, like, 0, keep, generation, now, &slot);
+	if (status >= 0)
+		*out = &slot->limiter;
+	return status;
+}
+
+int neap_segment_keyed(struct neap_segment *s, const char *name, const struct neap_limiter *like,
+		       int64_t count_max, int full, int keep, int64_t generation, neap_ns now,
+		       struct neap_keyed **out)
+{
+	struct neap_slot *slot;
+	if (like->kind != NEAP_GCRA || count_max < 1 || count_max > 1 << 30 ||
+	    (full != NEAP_REFUSE && full != NEAP_SHARED))
+		return NEAP_ERANGE;
+	int status = add(s, name, like, count_max, keep, generation, now, &slot);
+	if (status < 0)
+		return status;
+	struct neap_keyed *k = neap_keyed_over(slot, full);
+	if (!k)
+		return NEAP_ENOMEM;
+	*out = k;
+	return status;
+}
+
+int neap_segment_change(struct neap_slot *s, const struct neap_limiter *like, int keep,
+			int64_t generation, neap_ns now)
+{
+	struct neap_header *h = neap_header_of(&s->limiter);
+	struct neap_config config = {.generation = generation};
+	if (neap_limiter_spell(like, config.spec))
+		return NEAP_ERANGE;
+	lock_names(h);
+	neap_stripes_follow(s);
+	int status = agree(h, s, like, keep, &config, now);
+	pthread_mutex_unlock(&h->names);
+	return status;
+}
+
+void neap_segment_secret(const struct neap_segment *s, uint8_t *secret)
+{
+	memcpy(secret, s->header->secret, sizeof s->header->secret);
 }
 
 /* ---- looking from outside ---- */
@@ -272,6 +358,7 @@ int neap_segment_next(const struct neap_segment *s, int32_t *cursor,
 	const struct neap_slot *slot = neap_slot_at(s->header, *cursor);
 	memcpy(out->name, slot->name, sizeof out->name);
 	copy_out(s->header, slot, &out->limiter, &out->generation);
+	out->keys_max = slot->stripes.keys_max;
 	out->holders = 0;
 	for (int32_t i = 0; i <= s->header->processes_max; i++)
 		out->holders += __atomic_load_n(&slot->holding[i], __ATOMIC_RELAXED) != 0;
@@ -329,14 +416,15 @@ int neap_segment_check(struct neap_segment *s)
 	int status = NEAP_OK;
 	if (s->read_only)
 		return NEAP_ERANGE;
-	if (neap_mutex_lock(&h->names))
-		pthread_mutex_consistent(&h->names);
+	lock_names(h);
 	if (h->count < 0 || h->count > h->limiters_max)
 		status = NEAP_ECORRUPT;
 	for (int32_t i = 0; i < h->count && !status; i++) {
 		neap_guard_enter(&neap_slot_at(h, i)->limiter);
 		status = check_slot(h, neap_slot_at(h, i));
 		neap_guard_leave(&neap_slot_at(h, i)->limiter);
+		if (!status)
+			status = neap_stripes_check(neap_slot_at(h, i));
 	}
 	pthread_mutex_unlock(&h->names);
 	return status;

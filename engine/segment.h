@@ -9,9 +9,11 @@
 #include <pthread.h>
 
 enum {
-	NEAP_LAYOUT = 1,          /* one more with each change of what follows, or of its meaning */
+	NEAP_LAYOUT = 2,          /* one more with each change of what follows, or of its meaning */
 	NEAP_UNIT = 64,           /* bytes: everything lies at a multiple of it from the beginning */
 	NEAP_SPEC_WORDS = 20,
+	NEAP_STRIPE_LINES = 128, NEAP_STRIPE_WAYS = 4,
+	NEAP_PROGRESS_BITS = 16,
 };
 
 /* Where a limiter has its log: two halves, of which one is in use. */
@@ -24,7 +26,34 @@ struct neap_place {
 /* What somebody asked for. */
 struct neap_config {
 	int64_t generation;
+	int64_t serial;           /* of its changes, from 1 */
+	neap_ns changed;          /* when the last one came, */
+	int64_t keep;             /* and what of a rate it keeps: NEAP_KEEP_... */
 	int64_t spec[NEAP_SPEC_WORDS];
+};
+
+/* A table of keys, at the slot's place. */
+struct neap_stripes {
+	int64_t keys_max;         /* 0: it has none, and is a limiter by itself */
+	uint32_t count;
+	uint32_t places;          /* entries to be used of each */
+};
+
+struct neap_pair {
+	uint64_t key;             /* its hash */
+	int64_t word;             /* 0: there is none */
+};
+
+/* A piece of it. stripes.c has the essay. */
+struct neap_stripe {
+	pthread_mutex_t mutex;
+	int64_t progress;         /* serial of the limit, and on the way to the next one: the word that
+				   * is carried over, from 1, and which of 'saved' it was */
+	int64_t lost;             /* the latest word that was overwritten, or 0 */
+	int64_t saved[2];
+	struct neap_gcra limit[2];   /* by the serial's lowest bit */
+	uint8_t reach[NEAP_STRIPE_LINES];
+	_Alignas(NEAP_UNIT) struct neap_pair pair[NEAP_STRIPE_LINES * NEAP_STRIPE_WAYS];
 };
 
 /* A limiter and its guard. */
@@ -38,6 +67,7 @@ struct neap_slot {
 	struct neap_limiter before;
 	struct neap_place place, place_before;
 	struct neap_config config, config_before;
+	struct neap_stripes stripes;
 	char name[NEAP_NAME_BYTES];
 	struct neap_limiter limiter;
 	int64_t holding[];        /* permits by process; [0]: of those that found no record */
@@ -56,6 +86,7 @@ struct neap_header {
 	char boot[40];            /* the machine's boot_id */
 	uint64_t pid_space;       /* inode of the namespace in which pids are meant */
 	uint64_t id;              /* random */
+	uint8_t secret[16];       /* random, for hashes of keys */
 	int64_t bytes;            /* of all */
 	int64_t slots_at, stride, memory_at;
 	int32_t limiters_max, processes_max;
@@ -168,6 +199,49 @@ static inline int neap_guard_moved(const struct neap_limiter *l, int64_t version
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	return __atomic_load_n(&neap_slot_of(l)->version, __ATOMIC_RELAXED) != version;
 }
+
+/* ---- stripes.c: limits by key ---- */
+
+/* Bytes of a table for so many keys, and what it consists of. */
+int64_t neap_stripes_bytes(struct neap_stripes *t, int64_t keys_max);
+/* Make them, of a slot with a place, a limit, and a configuration. */
+void neap_stripes_make(const struct neap_slot *s);
+/* Let no stripe be behind. */
+void neap_stripes_follow(const struct neap_slot *s);
+int64_t neap_stripes_count(const struct neap_slot *s, neap_ns now);
+void neap_stripes_stats(const struct neap_slot *s, struct neap_keys_stats *out);
+void neap_stripes_forget(const struct neap_slot *s, uint64_t key);
+int neap_stripes_check(const struct neap_slot *s);
+/* Where a key is. */
+struct neap_stripe *neap_stripe_of(const struct neap_slot *s, uint64_t key);
+void neap_stripe_hint(const struct neap_slot *s, uint64_t key);
+/* Nobody else is at its keys, and its limit is the one that holds. Again by who is in already: one
+ * more _leave. */
+void neap_stripe_enter(const struct neap_slot *s, struct neap_stripe *t);
+void neap_stripe_leave(struct neap_stripe *t);
+/* Which comes first, when several are entered. */
+int neap_stripe_before(const struct neap_slot *s, const struct neap_stripe *a,
+		       const struct neap_slot *o, const struct neap_stripe *b);
+/* The rest by who has entered. What its words are of: */
+struct neap_gcra *neap_stripe_limit(struct neap_stripe *t);
+/* The key's word, or NULL; and then what it may have been, for who comes late, or 0. */
+int64_t *neap_stripe_find(const struct neap_slot *s, struct neap_stripe *t, uint64_t key);
+int64_t neap_stripe_lost(const struct neap_stripe *t, int64_t clock);
+/* Is there an entry for another key? 0: not before clock *least. */
+int neap_stripe_room(const struct neap_slot *s, struct neap_stripe *t, int64_t clock,
+		     int64_t *least);
+/* Make the key, which is not there, one; its word is 0 until it is written. NULL: no room. */
+int64_t *neap_stripe_place(const struct neap_slot *s, struct neap_stripe *t, uint64_t key,
+			   int64_t clock);
+
+/* A slot with a table becomes what 'like' is, as neap_segment_add says; who changes the names. */
+int neap_segment_change(struct neap_slot *s, const struct neap_limiter *like, int keep,
+			int64_t generation, neap_ns now);
+
+/* ---- keyed.c ---- */
+
+/* One of this process, of a slot's table. NULL: no memory. */
+struct neap_keyed *neap_keyed_over(struct neap_slot *s, int full);
 
 /* ---- limiter.c: the verbs, for one that is not shared or that nobody else is at ---- */
 

@@ -5,7 +5,7 @@ local C = require "neap.engine"
 local BUILD = assert(os.getenv "NEAP_BUILD", "NEAP_BUILD: the build tree; spec/run sets it")
 local RING0 = {
   "word", "gcra", "semaphore", "window", "pause", "breaker", "adaptive", "backoff",
-  "budget", "limiter", "all", "cell", "guard", "convert",
+  "budget", "limiter", "all", "cell", "guard", "convert", "stripes",
 }
 
 local function lines_of(command)

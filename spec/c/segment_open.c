@@ -157,7 +157,7 @@ static void foreign(struct dice *d)
 	scribble(0, 1);
 	refused(&usual, NEAP_EFOREIGN, "not a segment");
 	scribble(offsetof(struct neap_header, layout), 77);
-	refused(&usual, NEAP_EFOREIGN, "has layout 77, and this is layout 1");
+	refused(&usual, NEAP_EFOREIGN, "has layout 77, and this is layout 2");
 	scribble(offsetof(struct neap_header, made_of), 77);
 	refused(&usual, NEAP_EFOREIGN, "other sizes");
 	scribble(offsetof(struct neap_header, pid_space), 77);

@@ -4,10 +4,11 @@
  * A child does one thing to a limiter, an instruction at a time (ptrace), and its parent notes after
  * which of them the segment is another than before. Then children do the same anew, and each is
  * killed after one of those. Whatever was under way, what others find is what was before or what
- * would have been: the limiter, its log, its configuration and who holds how many permits. Then the
+ * would have been: the limiter, its log or keys, its configuration, permits by holder. Then the
  * same with one who is killed while it undoes what a dead one left.
  *
- *     NEAP_OPS=100000000   all of those instants; the suite throws dice for some of them
+ *     NEAP_OPS=100000000   many of those instants; the suite throws dice for some of them, and takes
+ *                          the last ones of each, where most is decided
  */
 #define _GNU_SOURCE
 #include "segment.h"
@@ -23,12 +24,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PERMITS_HELD = 3, STEPS_MOST = 100000, POINTS = 1000, STATE = 400 };
+enum { PERMITS_HELD = 3, STEPS_MOST = 1000000, POINTS = 4000, LAST = 2, STATE = 400 };
 
 static const neap_ns NOW = 1000000000, LATER = 1300000000, FULL = 2000000005;
 
 static struct neap_segment *segment;
 static struct neap_limiter *limiter;
+static struct neap_keyed *keyed;   /* or NULL */
+static struct neap_engine *engine;
+static neap_ns seen_at;            /* when its keys are looked at */
 static const char *copy;   /* of the segment, one step before */
 
 /* ---- what may be under way ---- */
@@ -74,8 +78,73 @@ static void take_all(void)
 	neap_all_take(&all, cost, LATER, NULL);
 }
 
+/* ---- of a table of keys ---- */
+
+enum { KEYS = 6 };
+
+static uint64_t key_of(int n) { return (uint64_t)n * UINT64_C(0x9e3779b97f4a7c15); }
+
+static struct neap_limiter keyed_term;
+static struct neap_term term;
+static struct neap_all all;
+
+static void ask_key(int n, int64_t cost, neap_ns now)
+{
+	struct neap_request r = {.all = &all, .cost = {cost}, .key = {key_of(n)}};
+	struct neap_answer a;
+	neap_engine_try(engine, &r, now, &a);
+	if (a.status != NEAP_GRANTED)
+		_exit(78);
+}
+
+static void key_take(void) { ask_key(1, 2, LATER); }
+static void key_new(void) { ask_key(5, 2, LATER); }
+static void key_reuse(void) { ask_key(5, 2, FULL); }   /* of one that is refilled by then */
+static void key_forget(void) { neap_keyed_forget(keyed, key_of(1)); }
+
+static void key_settle(void)
+{
+	struct neap_request r = {.all = &all, .cost = {1}, .key = {key_of(2)}};
+	neap_engine_settle(engine, &r, (const int64_t[NEAP_COSTS]){4}, NOW, LATER);
+}
+
+static void key_change(void)
+{
+	struct neap_limiter like = shared_like(NEAP_GCRA, 30);
+	neap_keyed_change(keyed, &like, NEAP_KEEP_RATIO, LATER);
+}
+
+/* It was changed before: the next one who comes carries all words over. */
+static void key_follow(void) { ask_key(1, 1, LATER); }
+
+static void key_make(void)
+{
+	struct neap_limiter like = shared_like(NEAP_GCRA, 10);
+	struct neap_keyed *k;
+	neap_segment_keyed(segment, "another", &like, KEYS, NEAP_REFUSE, NEAP_KEEP_SPENT, 0, LATER, &k);
+}
+
+static void prepare_keys(int count)
+{
+	struct neap_limiter like = shared_like(NEAP_GCRA, 10);
+	if (neap_segment_keyed(segment, "it", &like, 4, NEAP_REFUSE, NEAP_KEEP_SPENT, 0, NOW, &keyed))
+		trial_fail("no keys");
+	limiter = &neap_slot_at(segment->header, 0)->limiter;
+	engine = neap_engine_open(1, NOW);
+	keyed_term = (struct neap_limiter){.kind = NEAP_KEYED, .as.keyed = keyed};
+	term = (struct neap_term){&keyed_term, 1, 0, 0};
+	neap_all_init(&all, &term, 1);
+	for (int n = 1; n <= count; n++)
+		ask_key(n, 3 + n % 2 * 5, NOW);
+}
+
 /* What another does who finds it so. */
-static void find(void) { neap_limiter_available(limiter, LATER); }
+static void find(void)
+{
+	neap_limiter_available(limiter, LATER);
+	if (keyed)
+		neap_keyed_count(keyed, LATER);
+}
 
 static const struct scene {
 	const char *name;
@@ -98,6 +167,10 @@ static const struct scene {
 	{"gcra take", NEAP_GCRA, take}, {"gcra settle", NEAP_GCRA, settle_up},
 	{"gcra hold", NEAP_GCRA, hold}, {"gcra change", NEAP_GCRA, change},
 	{"new limiter", NEAP_GCRA, make},
+	{"key take", NEAP_KEYED, key_take}, {"key settle", NEAP_KEYED, key_settle},
+	{"key new", NEAP_KEYED, key_new}, {"key reuse", NEAP_KEYED, key_reuse},
+	{"key forget", NEAP_KEYED, key_forget}, {"key change", NEAP_KEYED, key_change},
+	{"key follow", NEAP_KEYED, key_follow}, {"new keys", NEAP_KEYED, key_make},
 };
 
 /* ---- what it is ---- */
@@ -125,6 +198,13 @@ static struct state state_of(struct neap_limiter *l)
 		*w++ = l->as.gcra.tat & INT64_MAX;
 		*w++ = l->as.gcra.held;
 		*w++ = l->as.gcra.stands;
+		for (int key = 1; keyed && key <= KEYS; key++) {
+			struct neap_limiter of;
+			int status = neap_keyed_look(keyed, key_of(key), seen_at, &of);
+			*w++ = status;
+			*w++ = status ? 0 : neap_limiter_available(&of, seen_at);
+			*w++ = status ? 0 : neap_limiter_capacity(&of);
+		}
 	} else if (l->kind == NEAP_SEMAPHORE) {
 		*w++ = l->as.semaphore.in_use;
 	} else if (l->kind == NEAP_WINDOW) {
@@ -165,7 +245,15 @@ static void prepare(const struct scene *scene)
 {
 	unlink(shared_path());
 	segment = shared_open(&(struct neap_segment_options){
-		.limiters_max = 2, .processes_max = 3, .log_bytes = 8192});
+		.limiters_max = 2, .processes_max = 3, .log_bytes = 8192 * 3});
+	keyed = NULL;
+	if (scene->kind == NEAP_KEYED) {
+		seen_at = scene->act == key_reuse ? FULL : LATER;
+		prepare_keys(scene->act == key_reuse ? 4 : 3);
+		if (scene->act == key_follow)
+			key_change();
+		return;
+	}
 	limiter = shared_add(segment, "it", scene->kind, 10);
 	if (scene->kind == NEAP_BREAKER) {
 		for (int i = 0; i < 3; i++)
@@ -192,7 +280,7 @@ static pid_t start(void (*act)(void))
 	int status;
 	pid_t pid = shared_fork();
 	if (!pid) {
-		if (act != find && act != reap && act != make && limiter->kind != NEAP_BREAKER)
+		if (act != find && act != reap && act != make && !keyed && limiter->kind != NEAP_BREAKER)
 			neap_limiter_take(limiter, PERMITS_HELD, NOW + 20);
 		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
 			_exit(77);
@@ -247,6 +335,10 @@ static void kill_after(void (*act)(void), int steps)
 
 static void close_it(void)
 {
+	neap_keyed_close(keyed);
+	if (keyed)
+		neap_engine_close(engine);
+	keyed = NULL;
 	neap_segment_close(segment);
 	segment = NULL;
 }
@@ -312,7 +404,7 @@ static void one_scene(struct dice *d, const struct scene *scene)
 		trial_fail("%s: nothing was written", scene->name);
 	struct state before = state_with(scene, 0), after = state_with(scene, STEPS_MOST);
 	for (int i = 0; i < count; i++) {
-		if (!goes(d, trial_ops(4), count))
+		if (i < count - LAST && !goes(d, trial_ops(4), count))
 			continue;
 		killed_at(scene, point[i], 0, &before, &after);
 		if (++seen % 3)

@@ -88,6 +88,50 @@ struct neap_limiter *shared_add(struct neap_segment *s, const char *name, int ki
 	return l;
 }
 
+struct neap_segment *shared_fresh(int64_t log_bytes)
+{
+	unlink(shared_path());
+	return shared_open(&(struct neap_segment_options){.log_bytes = log_bytes});
+}
+
+struct neap_limiter shared_rate(int64_t amount, neap_ns period_ns, int64_t burst)
+{
+	struct neap_limiter l = {.kind = NEAP_GCRA};
+	if (neap_gcra_init(&l.as.gcra, amount, period_ns, burst))
+		trial_fail("no such rate");
+	return l;
+}
+
+struct neap_keyed *shared_keyed(struct neap_segment *s, const char *name,
+				const struct neap_limiter *like, int64_t count_max, int full,
+				int64_t generation)
+{
+	struct neap_keyed *k = NULL;
+	int status = neap_segment_keyed(s, name, like, count_max, full, NEAP_KEEP_SPENT, generation, 0,
+					&k);
+	if (status < 0)
+		trial_fail("keyed %s: %d", name, status);
+	return k;
+}
+
+uint64_t shared_key(int64_t n)
+{
+	const uint8_t secret[16] = {7};
+	return neap_hash_integer(secret, n);
+}
+
+void shared_told(const char *what, int64_t is, int64_t should)
+{
+	if (is != should)
+		trial_fail("%s: %ld instead of %ld", what, is, should);
+}
+
+void shared_whole(struct neap_segment *s)
+{
+	if (neap_segment_check(s))
+		trial_fail("an invariant does not hold");
+}
+
 pid_t shared_fork(void)
 {
 	fflush(stdout);
