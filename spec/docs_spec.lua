@@ -188,9 +188,11 @@ local function world()
     asked = asked + 1
     return { done = asked > 2, state = "queued", report = "hello" }
   end
+  local here = setmetatable({ segment = segment }, { __index = neap })
   return setmetatable({
     fetch_job = fetch_job, id = 7, step = function () return "retry", "queued" end,
-    neap = setmetatable({ segment = segment }, { __index = neap }), fetch = fetch,
+    neap = here, require = function (what) return what == "neap" and here or require(what) end,
+    fetch = fetch,
     post = fetch, print = function (...) return ... end,
     host = "api.example.com", url = "https://api.example.com/v1",
     mirrors = { "https://mirror.example.com/v1", "https://api.example.com/v1" },

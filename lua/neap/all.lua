@@ -95,6 +95,20 @@ end
 ---@field name string
 ---@field index integer         in the request
 ---@field makers neap.PerKey[]  those who make a limiter for each key
+---@field secret ffi.cdata?     under which it is hashed; nil: this process's
+
+--- A table that processes share is asked once by a request, however often it was opened.
+local function check_shared(part, seen, level)
+  local keyed = part.keyed
+  local path = keyed.segment.path
+  seen[path] = seen[path] or {}
+  local other = seen[path][keyed.name]
+  if other and other ~= part.leaf then
+    error(("hybrid: %s of %s is in it twice: use one and the same"):format(keyed.name, path),
+      level + 1)
+  end
+  seen[path][keyed.name] = part.leaf
+end
 
 --- The keys that parts ask for; each part gets the index of its own.
 ---@param flat neap.Part[]
@@ -102,18 +116,21 @@ end
 ---@param level integer
 ---@return neap.KeyKind[]?
 local function kinds_of_key(flat, names, level)
-  local kinds, of = {}, {}
+  local kinds, of, seen = {}, {}, {}
   for _, part in ipairs(flat) do
     if part.keyed then
       local name = part.key
+      if part.keyed.segment then check_shared(part, seen, level + 1) end
       if names[name] then
         error(("hybrid: '%s' is the name of a cost and of a key: call one otherwise"):format(name),
           level + 1)
       end
-      local kind = of[name]
+      local secret = part.keyed.secret
+      of[name] = of[name] or {}
+      local kind = of[name][secret or 1]
       if not kind then
-        kind = { name = name, makers = {}, index = #kinds }
-        kinds[#kinds + 1], of[name] = kind, kind
+        kind = { name = name, makers = {}, index = #kinds, secret = secret }
+        kinds[#kinds + 1], of[name][secret or 1] = kind, kind
       end
       if part.keyed.make then kind.makers[#kind.makers + 1] = part.keyed end
       part.key_index = kind.index

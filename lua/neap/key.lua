@@ -1,7 +1,8 @@
 --- Keys: who a limit per key is kept for. A text or a whole number; 42 and "42" are two keys.
 ---
 --- The engine knows a key by 64 bits of a hash, under a secret of this process: so a stranger who
---- picks keys cannot make two of them meet, and memory does not depend on their length.
+--- picks keys cannot make two of them meet, and memory does not depend on their length. A segment
+--- has a secret of its own, which all its processes know: a key is hashed once for each.
 local ffi = require "ffi"
 local C = require "neap.engine"
 
@@ -25,14 +26,15 @@ local function draw()
 end
 
 key.secret = draw()
-local secret = key.secret
 
 --- The hash of a key.
 ---@param value string|integer
 ---@param what string  what it is called, for the message
 ---@param level integer
+---@param secret? ffi.cdata*  another than this process's
 ---@return ffi.cdata*  uint64_t
-function key.hash(value, what, level)
+function key.hash(value, what, level, secret)
+  secret = secret or key.secret
   if type(value) == "string" then
     if #value > LONGEST then
       error(("%s: a key of up to %d bytes expected, got %d"):format(what, LONGEST, #value),
@@ -72,7 +74,7 @@ end
 ---@param value string|integer
 ---@param level integer
 function key.set(into, kind, value, level)
-  local hash = key.hash(value, kind.name, level + 1)
+  local hash = key.hash(value, kind.name, level + 1, kind.secret)
   into[kind.index] = hash
   for i = 1, #kind.makers do kind.makers[i]:make(value, hash) end
 end

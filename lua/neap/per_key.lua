@@ -37,9 +37,10 @@ local leaf_t = ffi.typeof "struct neap_limiter"
 local is_word, leaf_for, written = limits_of.is_word, limits_of.leaf_for, limits_of.written
 
 local OPTIONS = { by = true, most = true, full = true, idle = true, lossless = true,
-  overrides = true }
+  overrides = true, segment = true }
 local FULL = { refuse = C.NEAP_REFUSE, least_recent = C.NEAP_LEAST_RECENT, shared = C.NEAP_SHARED }
 local MOST, MOST_EVER = 2 ^ 20, 2 ^ 30
+local MOST_SHARED = 2 ^ 13   -- what a segment has room for, unless told to have more
 
 ---@class neap.PerKey: neap.Limiter
 ---@field by string              what a key is called in a table of costs
@@ -52,6 +53,8 @@ local MOST, MOST_EVER = 2 ^ 20, 2 ^ 30
 ---@field makers neap.Makers?    of limiters that are more than a word
 ---@field holds boolean          a permit has something to give back
 ---@field make function?         when there are makers
+---@field segment neap.Segment?   where its one table is
+---@field secret ffi.cdata*?      of that
 local per_key = limiter.class()
 
 -- ---- reading ----------------------------------------------------------------------------------
@@ -80,7 +83,13 @@ end
 --- A part with a table of its own, in which each key is like `like`; nil: as a maker says.
 local function part_of(self, like, part, level)
   local idle_ns = not self.lossless and self.idle_ns or 0
-  local table_ = C.neap_keyed_open(like, self.most, FULL[self.full], idle_ns, keys.secret)
+  local table_
+  if self.segment then
+    table_ = self.segment:keyed(self.name, like, self.most, FULL[self.full], level + 1)
+    part.segment = self.segment
+  else
+    table_ = C.neap_keyed_open(like, self.most, FULL[self.full], idle_ns, keys.secret)
+  end
   if table_ == nil then error("per_key: no memory for " .. self.most .. " keys", level + 1) end
   self.tables[#self.tables + 1] = table_
   self.guards[#self.guards + 1] = guard(table_)
@@ -342,7 +351,7 @@ end
 ---
 ---@param key string|integer
 function per_key:forget(key)
-  local hash = keys.hash(key, "forget", 2)
+  local hash = keys.hash(key, "forget", 2, self.secret)
   local now, rt = limiter.present()
   for i, table_ in ipairs(self.tables) do
     C.neap_keyed_forget(table_, hash)
@@ -406,6 +415,17 @@ end
 ---@return boolean
 function per_key:is_closed(hash) return self.shut[tostring(hash)] or false end
 
+--- In a segment: a rate, and what goes with a table that does not forget.
+local function check_shared(options, made, values, level)
+  if made or #values ~= 1 or values[1].kind ~= "rate" or not is_word(values[1]) then
+    error("per_key: processes share one rate per key, as in \"10/s burst 20\"; for others take one "
+      .. "each", level + 1)
+  elseif options.idle ~= nil or options.overrides ~= nil or options.full == "least_recent" then
+    error("per_key: in a segment full is \"refuse\" or \"shared\", and there is neither idle nor "
+      .. "overrides", level + 1)
+  end
+end
+
 --- Make a limit per key.
 ---@param limits string|neap.limit|(string|neap.limit)[]|fun(key): neap.Limiter
 ---  what each key has: a text, several of them, or a function that makes a limiter for a new key
@@ -441,8 +461,10 @@ return function (limits, options)
   if type(self.by) ~= "string" or self.by == "" then
     error("by: a name expected, got " .. tostring(self.by), 2)
   end
-  self.most = whole(options, "most", MOST, MOST_EVER, 2)
-  self.full = options.full or (options.lossless and "refuse" or "least_recent")
+  self.segment = options.segment
+  self.secret = self.segment and self.segment.secret
+  self.most = whole(options, "most", self.segment and MOST_SHARED or MOST, MOST_EVER, 2)
+  self.full = options.full or ((options.lossless or self.segment) and "refuse" or "least_recent")
   if not FULL[self.full] then
     error(("full: \"least_recent\", \"refuse\" or \"shared\" expected, got %s"):format(
       tostring(self.full)), 2)
@@ -455,6 +477,7 @@ return function (limits, options)
     self.idle_ns = limiter.ns_of(options.idle, "idle", 2)
   end
 
+  if self.segment then check_shared(options, made, values, 2) end
   if self.full == "shared" and (made or slides) then
     error("full: \"shared\" is for rates and permits: they are one word, which others can share", 2)
   end

@@ -18,6 +18,8 @@
 --- Who waits in line is woken by its own process when its time comes, and in order. Of permits that
 --- others give back it hears by asking anew: 1 ms later while something moves, 8 ms when nothing
 --- does. Between processes nobody has precedence.
+---
+--- Rates may be kept by key, too, in a table of a size that is told: see segment:per_key.
 local ffi = require "ffi"
 local C = require "neap.engine"
 local adaptive = require "neap.adaptive"
@@ -25,6 +27,7 @@ local breaker = require "neap.breaker"
 local grammar = require "neap.grammar"
 local limiter = require "neap.limiter"
 local pause = require "neap.pause"
+local per_key = require "neap.per_key"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
@@ -40,6 +43,7 @@ local REAP = 1                    -- seconds between two rounds for the dead
 local options_t = ffi.typeof "struct neap_segment_options"
 local out_t = ffi.typeof "struct neap_segment *[1]"
 local leaf_out_t = ffi.typeof "struct neap_limiter *[1]"
+local keyed_out_t = ffi.typeof "struct neap_keyed *[1]"
 local entry_t = ffi.typeof "struct neap_segment_entry"
 local stats_t = ffi.typeof "struct neap_segment_stats"
 
@@ -57,6 +61,7 @@ local STATE = {
 ---@field c ffi.cdata*          struct neap_segment *
 ---@field generation integer    0: one more than who asked before
 ---@field leaves table<string, ffi.cdata*>  by name, one cdata for each limiter
+---@field secret ffi.cdata*     under which keys are hashed
 local segment = {}
 segment.__index = segment
 
@@ -65,20 +70,22 @@ local function refuse(text, level) error("segment: " .. text, level + 1) end
 -- ---- limiters ---------------------------------------------------------------------------------
 
 local FAILED = {
-  [C.NEAP_EFULL] = "there is no room for it: limiters and log_bytes were told when the segment was "
-    .. "made",
+  [C.NEAP_EFULL] = "there is no room for it: limiters, log_bytes and a table's keys are told when "
+    .. "they are made",
   [C.NEAP_ERANGE] = "a limiter of another kind has that name, or the name is longer than 63 bytes",
 }
+
+local function failed(self, name, code, level)
+  refuse(("%s: %s: %s"):format(self.path, name, FAILED[code] or "error " .. tonumber(code)),
+    level + 1)
+end
 
 --- The limiter of a name, as `like` is.
 ---@return ffi.cdata*  struct neap_limiter *
 local function place(self, name, like, keep, level)
   local out = leaf_out_t()
   local code = C.neap_segment_add(self.c, name, like, keep, self.generation, limiter.present(), out)
-  if code < 0 then
-    refuse(("%s: %s: %s"):format(self.path, name, FAILED[code] or "error " .. tonumber(code)),
-      level + 1)
-  end
+  if code < 0 then failed(self, name, code, level + 1) end
   self.leaves[name] = self.leaves[name] or out[0]
   return self.leaves[name]
 end
@@ -187,6 +194,47 @@ function segment:adaptive(name, options)
   return made
 end
 
+--- The limit per key of a name. A rate; there is room for `most` keys that are alive at once, 8192
+--- unless told, in 21 bytes each of log_bytes, and a table does not grow. What a key has is that in
+--- all processes. When there are as many, `full` says what becomes of a new one: "refuse", unless
+--- told, or "shared". Of one segment and name a hybrid can have one.
+---
+---     local users = shared:per_key("users", "10/s burst 20", { most = 1000 })
+---     users:try_acquire("ann")             -- one of ann's 20 in all processes
+---
+---@param name string
+---@param limit string|neap.limit
+---@param options? { by: string?, most: integer?, full: string? }  as for neap.per_key
+---@return neap.PerKey
+function segment:per_key(name, limit, options)
+  check_name(name, 2)
+  if options ~= nil and type(options) ~= "table" then
+    refuse("options: a table expected, got " .. type(options), 2)
+  end
+  local own = {}
+  for key, value in pairs(options or {}) do own[key] = value end
+  own.name, own.segment = name, self
+  local ok, made = pcall(per_key, limit, own)
+  if not ok then error((made:gsub("^.-:%d+: ", "", 1)), 2) end
+  return made
+end
+
+--- The table of a name; for per_key.
+---@package
+---@param name string
+---@param like ffi.cdata*  struct neap_limiter
+---@param most integer
+---@param full integer
+---@param level integer
+---@return ffi.cdata*  struct neap_keyed *
+function segment:keyed(name, like, most, full, level)
+  local out = keyed_out_t()
+  local code = C.neap_segment_keyed(self.c, name, like, most, full, C.NEAP_KEEP_SPENT,
+    self.generation, limiter.present(), out)
+  if code < 0 then failed(self, name, code, level + 1) end
+  return out[0]
+end
+
 --- Another limit for a shared limiter; for the kinds, which say what it is.
 ---@package
 ---@param made neap.Limiter
@@ -279,6 +327,7 @@ function segment:reap() return tonumber(C.neap_segment_reap(self.c)) end
 ---@field capacity number
 ---@field state string?      of a breaker
 ---@field left number?       of a pause: seconds
+---@field keys integer?      of a limit per key: how many there may be; the rest is of who shares
 
 local function unbounded(n)
   n = tonumber(n)
@@ -300,6 +349,7 @@ function segment:each()
       holders = tonumber(entry.holders), available = unbounded(C.neap_limiter_available(l, now)),
       capacity = unbounded(C.neap_limiter_capacity(l)),
     }
+    if entry.keys_max > 0 then one.keys = tonumber(entry.keys_max) end
     if one.kind == "breaker" then
       one.state = STATE[C.neap_breaker_state(l.as.breaker, now)]
     elseif one.kind == "pause" then
@@ -375,7 +425,7 @@ end
 ---
 ---   limiters    names it has room for, 64 unless told       these three count when it is made;
 ---   processes   that may hold permits at once, 64           one that is there has to have as many
----   log_bytes   for sliding limits and breakers, 256 KiB
+---   log_bytes   for sliding limits, breakers and keys, 256 KiB
 ---   mode        permissions, "0600" unless told
 ---   uid, gid    whose the file is to be, for a master that is root and has workers that are not
 ---   attach      true: only if it is there             inspect   true: the same, and never write
@@ -400,5 +450,8 @@ return function (name, options)
   if code ~= C.NEAP_OK then return nil, ffi.string(message) end
   -- Limiters and permits may be collected after it, so it is left to the end of the process.
   local c = options.inspect and ffi.gc(out[0], C.neap_segment_close) or out[0]
-  return setmetatable({ path = name, c = c, leaves = {}, generation = generation }, segment)
+  local secret = ffi.new "uint8_t[16]"
+  C.neap_segment_secret(c, secret)
+  return setmetatable({ path = name, c = c, leaves = {}, generation = generation, secret = secret },
+    segment)
 end

@@ -67,7 +67,7 @@ function fields.of(self, key)
   local now = limiter.present()
   for _, kind in ipairs(self.terms.keys or {}) do
     local value = type(key) == "table" and key[kind.name] or key
-    hashes[kind.index] = keys.hash(value, kind.name, 2)
+    hashes[kind.index] = keys.hash(value, kind.name, 2, kind.secret)
   end
   local policies, states = {}, {}
   for _, sum in ipairs(self.terms.sums) do
