@@ -14,11 +14,12 @@ local PATIENCE_S = 20
 
 local CONF = [[
 daemon off;
-user root;
+user @user@;
 worker_processes @workers@;
 pid nginx.pid;
 error_log error.log notice;
 @modules@
+@main@
 events { worker_connections 2048; }
 http {
 	access_log off;
@@ -28,6 +29,7 @@ http {
 	@http@
 	server {
 		listen unix:@dir@/s backlog=2048;
+		@listen@
 		@server@
 	}
 }
@@ -44,23 +46,41 @@ function nginx.is_here()
   return has and not BUILD:find "san" or false
 end
 
---- Start one. `http` and `server` are its configuration, where those blocks go; or `conf` is all of
---- it, with the address it listens on.
----@param options { workers: integer?, http: string?, server: string?, conf: string? }
-function nginx.start(options)
-  local dir = process.unused_path()
-  assert(lfs.mkdir(dir))
+--- A port of the loopback interface that nobody listens on, for programs that know no Unix sockets.
+local function unused_port()
+  local one = assert(socket.bind("127.0.0.1", 0))
+  local _, port = one:getsockname()
+  one:close()
+  return port
+end
+
+--- Write its configuration: `http` and `server`, where those blocks go, and `main`, outside of them;
+--- or `conf` is all of it, with the address it listens on. Once it runs, HUP has it read that.
+---@param options { workers: integer?, user: string?, main: string?, http: string?, server: string?,
+---  conf: string? }
+function nginx:configure(options)
   local modules = {}
   for i, name in ipairs { "ndk_http", "ngx_http_lua" } do
     modules[i] = ("load_module %s%s_module.so;"):format(MODULES, name)
   end
-  local with = { workers = options.workers or 1, http = options.http, server = options.server,
-    dir = dir, build = BUILD, modules = concat(modules, "\n") }
-  local file = assert(io.open(dir .. "/nginx.conf", "w"))
-  file:write((options.conf and options.conf:gsub("127.0.0.1:%d+;", ("unix:%s/s;"):format(dir))
+  local with = { workers = options.workers or 1, user = options.user or "root", main = options.main or "",
+    http = options.http, server = options.server, dir = self.dir, build = BUILD,
+    modules = concat(modules, "\n"),
+    listen = self.port and ("listen 127.0.0.1:%d reuseport;"):format(self.port) or "" }
+  local file = assert(io.open(self.dir .. "/nginx.conf", "w"))
+  file:write((options.conf and options.conf:gsub("127.0.0.1:%d+;", ("unix:%s/s;"):format(self.dir))
     or CONF:gsub("@(%w+)@", with)))
   file:close()
-  local self = setmetatable({ dir = dir }, nginx)
+end
+
+--- Start one, as `configure` says. `tcp`: it listens on a `port`, too, whose connections the kernel
+--- spreads over its workers.
+---@param options table
+function nginx.start(options)
+  local dir = process.unused_path()
+  assert(lfs.mkdir(dir))
+  local self = setmetatable({ dir = dir, port = options.tcp and unused_port() or nil }, nginx)
+  self:configure(options)
   self.process = process.start { "env", "PATH=" .. os.getenv "PATH" .. ":/usr/sbin", "nginx",
     "-e", dir .. "/error.log", "-p", dir, "-c", "nginx.conf" }
   local give_up = socket.gettime() + PATIENCE_S
@@ -87,6 +107,16 @@ end
 
 function nginx:signal(name) self.process:signal(name) end
 
+--- Its workers, by pid.
+---@return integer[]
+function nginx:workers()
+  local pids, pid = {}, self.process.pid
+  local file = assert(io.open(("/proc/%s/task/%s/children"):format(pid, pid)))
+  for each in file:read "*a":gmatch "%d+" do pids[#pids + 1] = tonumber(each) end
+  file:close()
+  return pids
+end
+
 --- End it, and all that is left of it.
 ---@param how string?  a signal; QUIT lets requests finish
 function nginx:stop(how)
@@ -99,8 +129,8 @@ end
 -- ---- requests ----------------------------------------------------------------------------------
 
 function nginx:dial()
-  local wire = unix()
-  assert(wire:connect(self.dir .. "/s"))
+  local wire = self.port and assert(socket.connect("127.0.0.1", self.port)) or unix()
+  if not self.port then assert(wire:connect(self.dir .. "/s")) end
   wire:settimeout(PATIENCE_S)
   return wire
 end

@@ -8,6 +8,17 @@
 ---
 ---     access_by_lua_block { neap.ngx.access { limiter = api, timeout = "2s" } }
 ---
+--- Limiters made there are each worker's own. Those of a segment are shared by all, through reloads,
+--- upgrades and crashes:
+---
+---     init_by_lua_block        { neap = require "neap.ngx"
+---                                shared = assert(neap.segment "site")
+---                                api = shared:throttle("api", "5000/s burst 50") }
+---
+--- The master makes the file, or finds it, and its workers inherit it. A reload runs that line anew:
+--- the limits of the new configuration hold from then on, for old workers, too. What a worker held
+--- that died comes back when the next one starts, and of any other process within a second.
+---
 --- What `require` answers is neap itself, with `neap.ngx` for what only nginx has; every verb that
 --- waits waits with nginx (see neap.runtime.ngx). What is held until a request ends is given back
 --- in its log phase, whatever became of it: nginx runs that phase for each request, and nothing may
@@ -29,6 +40,7 @@ local ceil, max = math.ceil, math.max
 
 local OPTIONS = { "limiter", "key", "cost", "timeout", "status", "headers", "dry_run" }
 local MANY = 1000   -- permits held, and no log phase seen yet
+local REAP_S = 1    -- between two looks for processes that died and held permits
 
 local nginx = {}
 
@@ -177,9 +189,28 @@ end
 
 -- ---- life --------------------------------------------------------------------------------------
 
---- In init_worker_by_lua: what workers must not have in common is drawn anew.
+--- Give back what the dead held.
+---@return boolean shares  are there limiters in segments at all?
+local function reap()
+  local seen = {}
+  for one in neap.limiters() do
+    local segment = one.segment
+    if segment and not seen[segment] then
+      seen[segment] = true
+      segment:reap()
+    end
+  end
+  return next(seen) ~= nil
+end
+
+--- In init_worker_by_lua: what workers must not have in common is drawn anew, and where limiters are
+--- shared what dead workers held comes back, now and from now on.
 function nginx.init_worker()
   neap.backoff.forked(ngx.worker.pid())
+  if reap() then
+    local ok, message = ngx.timer.every(REAP_S, reap)
+    if not ok then ngx.log(ngx.ERR, "neap: what dead workers hold may stay out: ", message) end
+  end
 end
 
 --- Wait in another way, before the first limiter is used: `clock = "cached"` reads the clock once

@@ -18,6 +18,10 @@
 --- waiter is taken out of its line once a second, or at once by `look`, and what it was granted
 --- meanwhile goes back.
 ---
+--- Limits that other workers share (neap.segment) change without an engine call here. So while
+--- somebody waits for such a one the driver has its head asked anew: 1 ms after somebody went, at
+--- last every 16 ms; and once a second it gives back what processes held that are dead.
+---
 --- nginx's timers count in whole ms of a clock that may be old: so it is made to look first, and
 --- waits are rounded up. A grant has its exact instant all the same; the request hears of it 1 ms
 --- later at most, as long as nginx is not busy. The clock is the one that every runtime and every
@@ -31,7 +35,7 @@ local rounds = require "neap.runtime.rounds"
 local semaphore = require "ngx.semaphore"
 
 local ngx = ngx
-local error, ipairs, pairs, pcall = error, ipairs, pairs, pcall
+local error, ipairs, next, pairs, pcall = error, ipairs, next, pairs, pcall
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
 local ceil, min, max = math.ceil, math.min, math.max
 local co_running = coroutine.running
@@ -43,6 +47,7 @@ local NEVER = C.neap_never
 local LOOK_S = 1          -- those who are gone are looked for this often, while anybody waits
 local PATIENCE_S = 10     -- who waits longer than this looks whether there is a driver
 local ALONE_S = 0.005     -- when nginx refuses a driver, waiters look themselves, this often
+local SOON_NS, LATE_NS = 1e6, 16e6   -- between two looks at what others do
 local BATCH = 256
 local POOL_MAX = 1024     -- idle semaphores kept
 
@@ -53,6 +58,8 @@ local POOL_MAX = 1024     -- idle semaphores kept
 ---@field count integer            who waits, or was posted to and has not come back yet
 ---@field posted table[]           those last ones, if they were granted something
 ---@field looked ffi.cdata*        when those who are gone were last looked for
+---@field others table?             what is shared with others, and awaited; `asked` when it was last
+---  asked for, the next time `step` later; `reaped` when what the dead held was last given back
 ---@field tasks table<thread, neap.Task>
 local light = setmetatable({}, { __index = rounds })
 light.__index = light
@@ -138,6 +145,7 @@ local function collect(self)
       end
       waiter.status, waiter.at, waiter.bound = ended.status, ended.at, ended.bound
       waiter.on = ended.on ~= 0 and ended.on or nil
+      if self.others and ended.status == GRANTED then self.others.step = SOON_NS end
       if not is_early then
         waiting[ticket] = nil
         hand_over(self, waiter)
@@ -154,12 +162,27 @@ local function look(self, now)
   end
 end
 
+-- What has changed of limits that others share?
+local function look_at_others(self, now)
+  local others = self.others
+  if not others or not next(others.of) then return end
+  if now - others.reaped >= LOOK_S * 1e9 then
+    others.reaped = now
+    others.reap(others.of)
+  end
+  if now - others.asked >= others.step then
+    others.asked, others.step = now, min(2 * others.step, LATE_NS)
+    others.look(self.rt, others.of, now)
+  end
+end
+
 --- Let time pass, and let those know whose turn it is. Does not wait.
 function light:turn()
   look_after_posted(self)
   local now = clock()
   C.neap_engine_advance(self.rt.engine, now)
   if now - self.looked >= LOOK_S * 1e9 then look(self, now) end
+  look_at_others(self, now)
   collect(self)
   self.turned = now
 end
@@ -167,8 +190,11 @@ end
 -- Until the next is due, in seconds that nginx neither cuts nor sees start in the past.
 local function rest(self)
   if self.count == 0 then return LOOK_S end
+  local due, others = C.neap_engine_next_due(self.rt.engine), self.others
+  if others and next(others.of) and others.asked + others.step < due then
+    due = others.asked + others.step
+  end
   local ms = LOOK_S * 1000
-  local due = C.neap_engine_next_due(self.rt.engine)
   if due ~= NEVER then ms = min(ms, max(1, ceil(tonumber(due - clock()) / 1e6))) end
   update_time()
   return (ms + 0.5) / 1000
@@ -213,6 +239,16 @@ function light:look()
     self.looked = 0LL
     ring(self)
   end
+end
+
+--- Somebody waits for what others share: as long as something is in `of`, have it looked at.
+---@param of table<any, any>
+---@param look_again fun(rt: neap.Runtime, of: table, now: ffi.cdata*)
+---@param reap fun(of: table)
+function light:watch(of, look_again, reap)
+  local now = clock()
+  self.others = { of = of, look = look_again, reap = reap, asked = now, step = SOON_NS,
+    reaped = self.others and self.others.reaped or now }
 end
 
 -- ---- waiting -----------------------------------------------------------------------------------
@@ -381,6 +417,7 @@ function module.new(options)
   rt.outside, rt.report = true, to_error_log
   function rt.now() return tonumber(read()) / 1e9 end
   function rt.look() return self:look() end
+  function rt.watch(...) return self:watch(...) end
   return rt
 end
 
