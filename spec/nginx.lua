@@ -6,7 +6,7 @@ local socket = require "socket"
 local unix = require "socket.unix"
 
 local assert, concat, ipairs, pairs = assert, table.concat, ipairs, pairs
-local setmetatable, tonumber = setmetatable, tonumber
+local setmetatable, tonumber, type = setmetatable, tonumber, type
 
 local BUILD = assert(os.getenv "NEAP_BUILD", "NEAP_BUILD: the build tree; spec/run sets it")
 local MODULES = "/usr/lib/nginx/modules/"
@@ -46,7 +46,7 @@ function nginx.is_here()
   return has and not BUILD:find "san" or false
 end
 
---- A port of the loopback interface that nobody listens on, for programs that know no Unix sockets.
+--- A port of the loopback interface that nobody listens on, for programs without Unix sockets.
 local function unused_port()
   local one = assert(socket.bind("127.0.0.1", 0))
   local _, port = one:getsockname()
@@ -54,17 +54,20 @@ local function unused_port()
   return port
 end
 
---- Write its configuration: `http` and `server`, where those blocks go, and `main`, outside of them;
---- or `conf` is all of it, with the address it listens on. Once it runs, HUP has it read that.
----@param options { workers: integer?, user: string?, main: string?, http: string?, server: string?,
----  conf: string? }
+--- Write its configuration: `http` and `server`, where those blocks go, and `main`, outside of
+--- them; or `conf` is all of it, with the address it listens on. Once it runs, HUP has it read
+--- that.
+---@param options { workers: integer?, user: string?, main: string?, server: string?, conf: string?,
+---  http: string|(fun(dir: string): string)|nil }
 function nginx:configure(options)
   local modules = {}
   for i, name in ipairs { "ndk_http", "ngx_http_lua" } do
     modules[i] = ("load_module %s%s_module.so;"):format(MODULES, name)
   end
-  local with = { workers = options.workers or 1, user = options.user or "root", main = options.main or "",
-    http = options.http, server = options.server, dir = self.dir, build = BUILD,
+  local http = options.http
+  if type(http) == "function" then http = http(self.dir) end
+  local with = { workers = options.workers or 1, user = options.user or "root",
+    main = options.main or "", http = http, server = options.server, dir = self.dir, build = BUILD,
     modules = concat(modules, "\n"),
     listen = self.port and ("listen 127.0.0.1:%d reuseport;"):format(self.port) or "" }
   local file = assert(io.open(self.dir .. "/nginx.conf", "w"))

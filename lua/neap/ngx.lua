@@ -8,16 +8,16 @@
 ---
 ---     access_by_lua_block { neap.ngx.access { limiter = api, timeout = "2s" } }
 ---
---- Limiters made there are each worker's own. Those of a segment are shared by all, through reloads,
---- upgrades and crashes:
+--- Limiters made there are each worker's own. Those of a segment all workers share, through
+--- reloads, upgrades and crashes:
 ---
 ---     init_by_lua_block        { neap = require "neap.ngx"
 ---                                shared = assert(neap.segment "site")
 ---                                api = shared:throttle("api", "5000/s burst 50") }
 ---
---- The master makes the file, or finds it, and its workers inherit it. A reload runs that line anew:
---- the limits of the new configuration hold from then on, for old workers, too. What a worker held
---- that died comes back when the next one starts, and of any other process within a second.
+--- The master makes the file, or finds it, and its workers inherit it. A reload runs that line
+--- anew: the limits of the new configuration hold from then on, for old workers, too. What a worker
+--- held that died comes back when the next one starts, and of any other process within a second.
 ---
 --- What `require` answers is neap itself, with `neap.ngx` for what only nginx has; every verb that
 --- waits waits with nginx (see neap.runtime.ngx). What is held until a request ends is given back
@@ -203,8 +203,8 @@ local function reap()
   return next(seen) ~= nil
 end
 
---- In init_worker_by_lua: what workers must not have in common is drawn anew, and where limiters are
---- shared what dead workers held comes back, now and from now on.
+--- In init_worker_by_lua: what workers must not have in common is drawn anew; and where limiters
+--- are shared, what dead processes held comes back, now and once a second.
 function nginx.init_worker()
   neap.backoff.forked(ngx.worker.pid())
   if reap() then

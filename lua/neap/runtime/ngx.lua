@@ -58,8 +58,8 @@ local POOL_MAX = 1024     -- idle semaphores kept
 ---@field count integer            who waits, or was posted to and has not come back yet
 ---@field posted table[]           those last ones, if they were granted something
 ---@field looked ffi.cdata*        when those who are gone were last looked for
----@field others table?             what is shared with others, and awaited; `asked` when it was last
----  asked for, the next time `step` later; `reaped` when what the dead held was last given back
+---@field others table?             what others share and somebody waits for; `asked` when it was
+---  last asked, next after `step` ns; `reaped` when what the dead held was last given back
 ---@field tasks table<thread, neap.Task>
 local light = setmetatable({}, { __index = rounds })
 light.__index = light
