@@ -60,6 +60,7 @@ end
 ---@param options { workers: integer?, user: string?, main: string?, server: string?, conf: string?,
 ---  http: string|(fun(dir: string): string)|nil }
 function nginx:configure(options)
+  self.options = options
   local modules = {}
   for i, name in ipairs { "ndk_http", "ngx_http_lua" } do
     modules[i] = ("load_module %s%s_module.so;"):format(MODULES, name)

@@ -19,7 +19,7 @@ local SOAK_S = tonumber(os.getenv "NEAP_SOAK")
 local LOAD_S = SOAK_S or 2
 local RATE, BURST = 5000, 50
 local REACHED = SOAK_S and 0.99 or 0.97
-local IN_LINE = "/calls?timeout=1"
+local IN_LINE, MANY = "/calls?timeout=1", 400   -- a backlog of 80 ms
 local NOBODY = 65534
 
 local function has_wrk() return select(2, process.output "command -v wrk") == 0 end
@@ -133,7 +133,7 @@ describe("nginx with limits that its workers share", function ()
 
   --- wrk, until `over` is called, which waits for its end.
   local function load(path, connections)
-    local wrk = process.start { "nice", "-n", "-5", "wrk", "-t1", "-c" .. connections,
+    local wrk = process.start { "nice", "-n", "-10", "wrk", "-t1", "-c" .. connections,
       "-d", LOAD_S .. "s", ("http://127.0.0.1:%d%s"):format(server.port, path) }
     return function ()
       local said, status = wrk:finish()
@@ -150,11 +150,15 @@ describe("nginx with limits that its workers share", function ()
     end
   end
 
-  --- Kill a worker; the instant it lived until, at least, by its pid.
+  --- Kill the oldest worker when all are there; the instant it lived until, at least, by its pid.
   local deaths
   local function kill_one()
-    local pids = server:workers()
-    local pid = pids[math.random(#pids)]
+    local pids
+    process.eventually(function ()
+      pids = server:workers()
+      return #pids >= server.options.workers
+    end)
+    local pid = pids[1]
     deaths[pid] = deaths[pid] or clock()
     os.execute("kill -KILL " .. pid)
   end
@@ -182,16 +186,37 @@ describe("nginx with limits that its workers share", function ()
     return granted, allowed + rate * (last - from) / 1e9, (last - first) / 1e9, rate
   end
 
-  local function judge(what, expected)
-    local granted, allowed, seconds, rate = sums()
-    local said = ("%s: %d granted of %.1f in %.2f s: %.4f"):format(what, granted, allowed, seconds,
-      granted / allowed)
-    if SOAK_S then io.stderr:write(said, "\n") end
-    expected = expected or {}
-    assert.equal(expected.rate or RATE, rate)
-    assert.is_true(seconds > LOAD_S / 2, said)
-    assert.is_true(granted <= allowed, said)
-    assert.is_true(granted >= (expected.reached or REACHED) * allowed, said)
+  local function complaints()
+    local list = {}
+    for _, line in ipairs(lines(server:log "%[%l+%]")) do
+      if line:find "%[error%]" or line:find "%[emerg%]" or line:find "%[alert%]"
+        and not line:find "exited on signal 9" then list[#list + 1] = line end
+    end
+    return concat(list, "\n")
+  end
+
+  --- Under load by that many connections, and whatever else `fn` does: never more than is allowed;
+  --- and what is reached of it, at the third try if other programs were in the way.
+  ---@param expected { rate: integer?, reached: number? }
+  local function grants_what_is_allowed(workers, path, connections, fn, expected)
+    for try = 1, 3 do
+      start(workers)
+      deaths = {}
+      local over = load(path, connections)
+      if fn then fn() end
+      over()
+      local granted, allowed, seconds, rate = sums()
+      local said = ("%d workers, %s: %d granted of %.1f in %.2f s: %.4f"):format(workers,
+        expected.what, granted, allowed, seconds, granted / allowed)
+      if SOAK_S then io.stderr:write(said, "\n") end
+      assert.equal(expected.rate or RATE, rate)
+      assert.is_true(seconds > LOAD_S / 2, said)
+      assert.is_true(granted <= allowed, said)
+      assert.equal("", complaints())
+      if granted >= (expected.reached or REACHED) * allowed then return end
+      assert.is_true(try < 3, said)
+      server:stop()
+    end
   end
 
   --- How many had a permit at once, at most: from after a grant to before it was given back, or to
@@ -230,15 +255,6 @@ describe("nginx with limits that its workers share", function ()
     return socket.gettime() - began
   end
 
-  local function complaints()
-    local list = {}
-    for _, line in ipairs(lines(server:log "%[%l+%]")) do
-      if line:find "%[error%]" or line:find "%[emerg%]" or line:find "%[alert%]"
-        and not line:find "exited on signal 9" then list[#list + 1] = line end
-    end
-    return concat(list, "\n")
-  end
-
   before_each(function () deaths = {} end)
 
   after_each(function ()
@@ -248,42 +264,30 @@ describe("nginx with limits that its workers share", function ()
 
   for _, workers in ipairs { 2, 4 } do
     it("grants what is allowed and not one more, with " .. workers .. " workers", function ()
-      start(workers)
-      load(IN_LINE, 200)()
-      judge(workers .. " workers")
-      assert.equal("", complaints())
+      grants_what_is_allowed(workers, IN_LINE, MANY, nil, { what = "in line" })
     end)
   end
 
   it("does so when it refuses the others, as long as it gets the processor", function ()
-    start(2)
-    load("/calls", 32)()
-    judge("2 workers, refusing", { reached = 0.9 })   -- 10 ms without it, and tokens are lost
-    assert.equal("", complaints())
+    grants_what_is_allowed(2, "/calls", 32, nil, { what = "refusing", reached = 0.9 })
   end)
 
   for _, workers in ipairs(SOAK_S and { 2, 4 } or { 2 }) do
     it("does so while they are killed, " .. workers, function ()
-      start(workers)
-      local over = load(IN_LINE, 200)
-      meanwhile(kill_one)
-      over()
-      assert.is_true(next(deaths) ~= nil)
-      judge(workers .. " workers, killed")
-      assert.equal("", complaints())
+      grants_what_is_allowed(workers, IN_LINE, MANY, function ()
+        meanwhile(kill_one)
+        assert.is_true(next(deaths) ~= nil)
+      end, { what = "killed", reached = SOAK_S and 0.99 or 0.9 })
     end)
 
     it("does so across reloads, and the new rate holds, " .. workers, function ()
-      start(workers)
-      local over = load(IN_LINE, 200)
-      for i = 1, 3 do
-        socket.sleep(LOAD_S / 4)
-        if i == 2 then server:configure(configuration(workers, { rate = 3000 })) end
-        server:signal "HUP"
-      end
-      over()
-      judge(workers .. " workers, reloaded", { rate = 3000 })
-      assert.equal("", complaints())
+      grants_what_is_allowed(workers, IN_LINE, MANY, function ()
+        for i = 1, 3 do
+          socket.sleep(LOAD_S / 4)
+          if i == 2 then server:configure(configuration(workers, { rate = 3000 })) end
+          server:signal "HUP"
+        end
+      end, { what = "reloaded", rate = 3000 })
     end)
 
     it("never has more permits out than there are, though holders are killed, " .. workers,
@@ -313,15 +317,16 @@ describe("nginx with limits that its workers share", function ()
     assert.is_true(back < 1, back)
   end)
 
-  --- A process besides nginx that has all permits; kill it.
-  local function other()
+  --- A process besides nginx that has all permits, and does that.
+  local function other(chunk)
     local script = process.file(([[
       local slots = assert(require "neap".segment(%q, { attach = true })):semaphore("slots", 5)
       kept = assert(slots:try_acquire(5))
       io.stdout:setvbuf "line"
       print "held"
+      %s
       require "neap".sleep(30)
-    ]]):format(server.dir .. "/segment"))
+    ]]):format(server.dir .. "/segment", chunk or ""))
     local one = process.start { "luajit", script }
     assert.equal("held", one:line())
     os.remove(script)
@@ -341,22 +346,20 @@ describe("nginx with limits that its workers share", function ()
     end
   end)
 
-  it("lets those in line go when another worker gives back", function ()
+  it("lets those in line go when another process gives back", function ()
     start(2)
-    local requests = { server:send "/slots?s=0.3" }
-    local blockers = {}
-    for i = 1, 4 do blockers[i] = server:send "/slots?s=0.3" end
-    process.eventually(function () return free() == 0 end)
-    for i = 2, 21 do requests[i] = server:send "/slots?s=0&timeout=10" end
-    for _, one in ipairs(blockers) do requests[#requests + 1] = one end
-    local by_pid = {}
+    local holder = other "require 'neap'.sleep(0.3) kept:release()"
+    local requests = {}
+    for i = 1, 20 do requests[i] = server:send "/slots?s=0&timeout=10" end
+    local pids = {}
     for _, one in ipairs(nginx.answers(requests)) do
       assert.equal(200, one.status)
       assert.is_true(one.took < 0.8, one.took)
-      by_pid[one.body] = true
+      pids[one.body] = true
     end
-    assert.is_true(next(by_pid, (next(by_pid))) ~= nil, "one worker served all")
+    assert.is_true(next(pids, (next(pids))) ~= nil, "one worker served all")
     assert.equal(5, free())
+    holder:stop "KILL"
   end)
 
   it("belongs to the master, and is inherited; or to the workers, who may open it", function ()
