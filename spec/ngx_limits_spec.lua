@@ -164,6 +164,20 @@ describe("the fields of a limit", function ()
     permit:release()
   end)
 
+  it("tell of limits that processes share, whichever process spent", function ()
+    local path = os.tmpname()
+    os.remove(path)
+    finally(function () os.remove(path) end)
+    local shared = assert(neap.segment(path))
+    local api = neap.hybrid { shared:throttle("api", "100/min burst 20"),
+      shared:throttle("w", "5/10s sliding"), shared:semaphore("pool", 4) }
+    shared:throttle("api", "100/min burst 20"):try_acquire(2)
+    local permit = api:try_acquire()
+    assert.equal('"api";q=20;w=12, "w";q=5;w=10, "pool";q=4;qu="concurrent-requests" | ' ..
+      '"api";r=17;t=2, "w";r=4;t=10, "pool";r=3', told(api))
+    permit:release()
+  end)
+
   it("tell of each limit in a composite, by key where there is one", function ()
     local api = neap.hybrid { neap.throttle("10/s", { name = 'a "b" \\ é' }), neap.breaker(),
       neap.per_key("2/min", { name = "user", overrides = { vip = "9/min" } }), "closed" }

@@ -35,6 +35,7 @@ local function seconds(ns) return min(MOST, ceil(tonumber(ns) / 1e9)) end
 local window_of = {
   [C.NEAP_GCRA] = function (leaf, now)
     ffi.copy(probe, leaf, ffi.sizeof(probe))
+    probe.shared, probe.as.word = 0, 0   -- a limiter of our own, which nobody holds
     C.neap_gcra_fill(probe.as.gcra, 0, now)
     return C.neap_limiter_when(probe, C.neap_limiter_capacity(probe), now) - now
   end,
