@@ -13,41 +13,11 @@
  * up to the empty line, reads the length by itself, and must come to the same end. So no two
  * readers disagree about where a request ends, which is what smuggling lives on.
  */
+#include "fuzz.h"
 #include "neap.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-enum { STREAM = 300000 };
-
-static uint64_t state;
-static uint64_t stream_number;
-
-static uint64_t dice(void)   /* splitmix64, by Sebastiano Vigna */
-{
-	uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
-}
-
-static uint32_t below(uint32_t n) { return (uint32_t)(dice() % n); }
-
-static void die(const char *what)
-{
-	printf("not ok - %s, in stream %" PRIu64 "\n", what, stream_number);
-	exit(1);
-}
-
-/* ---- streams ---- */
-
-struct stream {
-	uint32_t size;
-	char data[STREAM];
-};
 
 static void put(struct stream *s, uint32_t at, const char *text, size_t size)
 {
@@ -75,8 +45,6 @@ static const char *const fields[] = {
 static const char *const telling[] = {
 	"\r", "\n", "\r\n", "\r\n\r\n", "\n\n", " ", "\t", ":", "\xff", "HTTP/1.1", ",", "\x16\x03\x01",
 };
-
-#define ONE_OF(list) list[below(sizeof list / sizeof *list)]
 
 static void add_request(struct stream *s)
 {

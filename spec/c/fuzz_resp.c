@@ -12,40 +12,12 @@
  * with a small limit at times: what it holds never exceeds the limit, and it measures its own
  * replies right. The damaged stream itself is measured, too, which must only not go wrong.
  */
+#include "fuzz.h"
 #include "neap.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { STREAM = 300000, STORY = 4096 };
-
-static uint64_t state;
-static uint64_t stream_number;
-
-static uint64_t dice(void)   /* splitmix64, by Sebastiano Vigna */
-{
-	uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
-	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-	return z ^ (z >> 31);
-}
-
-static uint32_t below(uint32_t n) { return (uint32_t)(dice() % n); }
-
-static void die(const char *what)
-{
-	printf("not ok - %s, in stream %" PRIu64 "\n", what, stream_number);
-	exit(1);
-}
-
-/* ---- streams ---- */
-
-struct stream {
-	uint32_t size;
-	char data[STREAM];
-};
+enum { STORY = 4096 };
 
 static void add(struct stream *s, const char *text, size_t size)
 {
@@ -67,8 +39,6 @@ static const char *const lines[] = {
 	"PING\r\n", "SET a 'b c' \"d\\x41\\n\"\n", "\r\n", "\n", "\"unbalanced\r\n", "'a'b\r\n", "   \r\n",
 	"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "echo \"a\\\"b\" 'it\\'s'\r\n", "a\"b\"\tc\r\n",
 };
-
-#define ONE_OF(list) list[below(sizeof list / sizeof *list)]
 
 static void add_command(struct stream *s)
 {
