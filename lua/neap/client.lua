@@ -320,11 +320,7 @@ local function adopt(given, class, constructor, what, changes, level)
 end
 
 local function of_type(options, name, kind, level)
-  local value = options[name]
-  if value ~= nil and type(value) ~= kind then
-    refuse(("%s: a %s expected, got %s"):format(name, kind, tostring(value)), level + 1)
-  end
-  return value
+  return grammar.check_type("client", options, name, kind, level)
 end
 
 local function read_limits(self, options, level)

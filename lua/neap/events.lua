@@ -267,6 +267,22 @@ local function tell_end(kind, fields, more, began)
   tell(with(kind, fields, more, { duration = took, time_unit = unit }))
 end
 
+--- Tell of a run of tries, with its caller's own fields beside.
+---@package
+---@param what string    "retry", "hedge", "poller"
+---@param kind string    "start", "stop", …
+---@param name string    of whatever runs
+---@param own table?     the caller's; those that `fields` has, too, do not count
+---@param fields table   becomes part of the event
+function events.of_run(what, kind, name, own, fields)
+  if not taps[1] then return end
+  for key, value in pairs(own or {}) do
+    if fields[key] == nil then fields[key] = value end
+  end
+  fields.name = fields.name or name
+  events.emit(what .. "." .. kind, fields)
+end
+
 local function measured(kind, fields, began, ok, ...)
   local more
   if not ok then

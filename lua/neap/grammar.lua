@@ -189,4 +189,19 @@ function grammar.whole(rule)
   return grammar.blank * rule * grammar.blank * (-P(1) + grammar.oops "nothing more")
 end
 
+--- An option that has to be of a type, or nil.
+---@param what string    who reads it, for the message
+---@param given table    the options
+---@param name string
+---@param kind string    as type() has it
+---@param level integer  whose mistake it is, as for error()
+---@return any
+function grammar.check_type(what, given, name, kind, level)
+  local value = given[name]
+  if value ~= nil and type(value) ~= kind then
+    error(("%s: %s: a %s expected, got %s"):format(what, name, kind, tostring(value)), level + 1)
+  end
+  return value
+end
+
 return grammar

@@ -98,16 +98,8 @@ end
 local race = {}
 race.__index = race
 
-local listening = false
-events.on_change(function (are) listening = are end)
-
 local function tell(self, kind, fields)
-  if not listening then return end
-  for name, value in pairs(self.fields or {}) do
-    if fields[name] == nil then fields[name] = value end
-  end
-  fields.name = fields.name or self.hedge.name
-  events.emit("hedge." .. kind, fields)
+  events.of_run("hedge", kind, self.hedge.name, self.fields, fields)
 end
 
 --- There is an answer: what the others come to is dropped.

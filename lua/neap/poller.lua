@@ -41,7 +41,7 @@ local outcomes = require "neap.retry.outcome"
 local runtime = require "neap.runtime"
 local state = require "neap.retry.state"
 
-local error, pairs, select, setmetatable = error, pairs, select, setmetatable
+local error, select, setmetatable = error, select, setmetatable
 local tonumber, tostring, type, unpack = tonumber, tostring, type, unpack
 local huge = math.huge
 local current = runtime.current
@@ -79,11 +79,7 @@ try_class.remaining, try_class.elapsed = state.remaining, state.elapsed
 local function refuse(text, level) error("poller: " .. text, level + 1) end
 
 local function of_type(options, name, kind, level)
-  local given = options[name]
-  if given ~= nil and type(given) ~= kind then
-    refuse(("%s: a %s expected, got %s"):format(name, kind, tostring(given)), level + 1)
-  end
-  return given
+  return grammar.check_type("poller", options, name, kind, level)
 end
 
 local function read_backoff(given, level)
@@ -138,16 +134,9 @@ end
 
 -- ---- telling ----------------------------------------------------------------------------------
 
-local listening = false
-events.on_change(function (are) listening = are end)
-
 local function tell(self, try, kind, fields)
-  if not listening then return end
-  for name, value in pairs(try.fields or {}) do
-    if fields[name] == nil then fields[name] = value end
-  end
-  fields.name, fields.attempt = fields.name or self.name, try.attempt
-  events.emit("poller." .. kind, fields)
+  fields.attempt = try.attempt
+  events.of_run("poller", kind, self.name, try.fields, fields)
 end
 
 -- ---- waiting ----------------------------------------------------------------------------------

@@ -112,11 +112,7 @@ local function word(options, name, words, level)
 end
 
 local function of_type(options, name, kind, level)
-  local given = options[name]
-  if given ~= nil and type(given) ~= kind then
-    refuse(("%s: a %s expected, got %s"):format(name, kind, tostring(given)), level + 1)
-  end
-  return given
+  return grammar.check_type("retry", options, name, kind, level)
 end
 
 local function with_preset(options, level)
@@ -200,16 +196,8 @@ end
 
 -- ---- telling ----------------------------------------------------------------------------------
 
-local listening = false
-events.on_change(function (are) listening = are end)
-
 local function tell(self, try, kind, fields)
-  if not listening then return end
-  for name, value in pairs(try.fields or {}) do
-    if fields[name] == nil then fields[name] = value end
-  end
-  fields.name = fields.name or self.name
-  events.emit("retry." .. kind, fields)
+  events.of_run("retry", kind, self.name, try.fields, fields)
 end
 
 -- ---- running ----------------------------------------------------------------------------------
