@@ -1,49 +1,17 @@
 local backoff = require "neap.backoff"
 local errors = require "neap.errors"
 local events = require "neap.events"
-local manual = require "neap.runtime.manual"
+local in_virtual_time = require "spec.in_virtual_time"
+local polled = require "spec.polled"
 local poller = require "neap.poller"
-local runtime = require "neap.runtime"
 local semaphore = require "neap.semaphore"
 
 local huge = math.huge
 
 describe("a poller", function ()
-  local rt, before, log
-
-  before_each(function ()
-    rt, log = manual.new(), {}
-    before = runtime.use(rt)
-  end)
-
-  after_each(function () runtime.use(before) end)
-
-  --- A step that notes when it begins, takes a while, and answers what the list says.
-  local function script(answers, takes)
-    local calls = 0
-    return function ()
-      calls = calls + 1
-      log[#log + 1] = rt.now()
-      if takes and not rt.sleep(takes) then log[#log + 1] = "cut off" end
-      local answer = answers[math.min(calls, #answers)]
-      if type(answer) == "table" then return unpack(answer, 1, 3) end
-      return answer
-    end
-  end
-
-  local function run(policy, ...)
-    local answer
-    local args = { ... }
-    rt.run(function () answer = { policy:run(unpack(args)) } end)
-    return answer
-  end
-
-  --- A step that hangs, and notes when it is cut off.
-  local function hangs()
-    rt.sleep(huge)
-    log[#log + 1] = rt.now()
-    return "too late"
-  end
+  local rt, log
+  in_virtual_time(function (new) rt, log = new, {} end)
+  local script, run, hangs = polled(function () return rt, log end)
 
   it("asks again after the back-off's delays, and answers what the last step did", function ()
     local policy, seen = poller { backoff = "1s x2" }, {}
