@@ -47,13 +47,13 @@
 
 enum { WARM_UP = 10 };   /* samples whose plain mean the long one begins with */
 
-__extension__ typedef unsigned __int128 wide;
+__extension__ typedef __int128 wide;
 
 static const int64_t most = INT64_C(1) << 59;
 
-static int64_t clamp(int64_t n, int64_t low, int64_t high)
+static int64_t clamp(wide n, int64_t low, int64_t high)
 {
-	return n < low ? low : n > high ? high : n;
+	return n < low ? low : n > high ? high : (int64_t)n;
 }
 
 /* ---- making ---- */
@@ -149,7 +149,7 @@ void neap_adaptive_settle(struct neap_adaptive *a, int64_t cost, int64_t used)
 /* ---- moving ---- */
 
 /* The limit from now on, within its bounds. */
-static void move(struct neap_adaptive *a, int64_t whole, double fraction, neap_ns now)
+static void move(struct neap_adaptive *a, wide whole, double fraction, neap_ns now)
 {
 	int64_t limit = clamp(whole, a->floor, a->ceiling);
 	a->fraction = limit == whole && limit < a->ceiling ? fraction : 0;
@@ -180,14 +180,15 @@ int neap_adaptive_bounds(struct neap_adaptive *a, int64_t floor, int64_t ceiling
 
 static double estimate(const struct neap_adaptive *a) { return (double)a->limit + a->fraction; }
 
-/* The whole part of an estimate, which above 2^53 may be rounded up. */
+/* The whole part of an estimate, which above 2^53 may be rounded up; 0 below the lowest floor. */
 static int64_t whole_of(const struct neap_adaptive *a, double limit)
 {
-	return limit < (double)a->ceiling ? (int64_t)limit : a->ceiling;
+	return limit < 1 ? 0 : limit < (double)a->ceiling ? (int64_t)limit : a->ceiling;
 }
 
-/* A call that was granted at 'at' ended well, and this is where the limit should go. */
-static void follow(struct neap_adaptive *a, int64_t whole, double fraction, neap_ns at, neap_ns now)
+/* A call that was granted at 'at' ended well, and this is where the limit should go: also beyond
+ * its bounds, for it may go a share of the way only. */
+static void follow(struct neap_adaptive *a, wide whole, double fraction, neap_ns at, neap_ns now)
 {
 	uint32_t options = a->strategy.options;
 	int grows = whole > a->limit || (whole == a->limit && fraction > a->fraction);
@@ -244,12 +245,12 @@ static void vegas(struct neap_adaptive *a, int new_best, neap_ns rtt, neap_ns at
 	if (new_best && (s->options & NEAP_BEST_HOLDS))
 		return;
 	neap_ns best = a->best[0] < a->best[1] ? a->best[0] : a->best[1];
-	wide product = (wide)a->limit * (uint64_t)(rtt - best);
+	wide product = (wide)a->limit * (rtt - best);
 	if (s->options & NEAP_ROUND_UP)
-		product += (uint64_t)rtt - 1;
-	int64_t queue = (int64_t)(product / (uint64_t)rtt);
+		product += rtt - 1;
+	int64_t queue = (int64_t)(product / rtt);
 	int64_t unit = s->options & NEAP_LOG10 ? digits(a->limit) : 1;
-	int64_t step = s->increase < most / unit ? s->increase * unit : most;
+	wide step = (wide)s->increase * unit;
 	if (s->threshold >= 0 && queue <= s->threshold * unit)
 		follow(a, a->limit + s->beta * unit, a->fraction, at, now);
 	else if (queue < s->alpha * unit)

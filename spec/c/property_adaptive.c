@@ -154,6 +154,32 @@ static void follows_its_log(struct dice *d)
 		episode(d);
 }
 
+/* The largest step there is, and the limit goes a share of the way: not of the way to its ceiling. */
+static void goes_a_share_of_the_way(struct dice *d)
+{
+	(void)d;
+	const struct { int64_t limit, alpha, beta, want; } row[] = {
+		{64, 1, 1, 64 + MOST / 4}, {512, 1, 1, 512 + MOST / 4 * 2},
+		{4096, 1, 1, 4096 + MOST / 4 * 3}, {65536, 1, 1, MOST}, {MOST, 0, 0, 1},
+	};
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		struct neap_strategy s;
+		struct neap_adaptive a;
+		neap_strategy_init(&s, NEAP_VEGAS);
+		s.options = NEAP_LOG10;
+		s.increase = MOST;
+		s.smoothing = 0.25;
+		s.alpha = row[i].alpha, s.beta = row[i].beta;
+		neap_adaptive_init(&a, &s, 1, MOST, row[i].limit);
+		neap_adaptive_take(&a, 2, 0);
+		neap_adaptive_give(&a, 1, NEAP_SUCCESS, 0, 1);
+		if (row[i].alpha == 0)
+			neap_adaptive_give(&a, 1, NEAP_SUCCESS, 0, 2);
+		if (a.limit != row[i].want)
+			trial_fail("%ld moves to %ld, not %ld", row[i].limit, a.limit, row[i].want);
+	}
+}
+
 /* Limits beyond 2^53, of which a double holds every 2nd, 4th, … 64th: the rest is rounded. */
 static void failures_never_raise(struct dice *d)
 {
@@ -255,6 +281,7 @@ int main(void)
 {
 	trial_run("adaptive refuses what makes no sense and touches nothing", bounds_are_refused);
 	trial_run("adaptive moves as the log of all that happened says", follows_its_log);
+	trial_run("a success moves a share of the whole way, wherever that ends", goes_a_share_of_the_way);
 	trial_run("a failure never raises the limit, however it is rounded", failures_never_raise);
 	trial_run("AIMD swings between what the server bears and half of it", settles_where_the_server_is);
 	return trial_verdict();
