@@ -3,13 +3,12 @@ local hybrid = require "neap.hybrid"
 local in_virtual_time = require "spec.in_virtual_time"
 local multi = require "neap.multi"
 local provider = require "neap.provider"
+local seed = require "spec.seed"
 
 local huge, random = math.huge, math.random
 
-local seed = tonumber(os.getenv "NEAP_SEED")
-  or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 
-describe("back-off windows (NEAP_SEED=" .. seed .. ")", function ()
+describe("back-off windows", function ()
   local rt
 
   in_virtual_time(function (new)

@@ -2,10 +2,9 @@
 --- users wrote. Nothing stays taken, and what was charged is what was used.
 local manual = require "neap.runtime.manual"
 local neap = require "neap"
+local seed = require "spec.seed"
 
-local seed = tonumber(os.getenv "NEAP_SEED") or os.time()
-
-describe("a call of a client (NEAP_SEED=" .. seed .. ")", function ()
+describe("a call of a client", function ()
   local rt, before, log, reports
 
   before_each(function ()
@@ -350,7 +349,7 @@ describe("a call of a client (NEAP_SEED=" .. seed .. ")", function ()
             end
           end
         end)
-        local text = ("NEAP_SEED=%d, round %d"):format(seed, round)
+        local text = "round " .. round
         assert.equal(3, w.places:available(), text)
         assert.equal(0, w.adaptive:in_flight(), text)
         assert.equal(0, tonumber(w.breaker.leaf.as.breaker.out), text)

@@ -4,16 +4,15 @@
 --- written and read again.
 ---
 ---     NEAP_FUZZ=10000000   texts per grammar, 1,000,000 unless told
----     NEAP_SEED=7          the same texts again
 local date = require "neap.headers.date"
 local headers = require "neap.headers"
 local model = require "spec.model.structured"
 local formats = require "neap.provider.formats"
 local provider = require "neap.provider"
+local seed = require "spec.seed"
 local structured = require "neap.headers.structured"
 
 local TEXTS = tonumber(os.getenv "NEAP_FUZZ" or 1e6)
-local SEED = tonumber(os.getenv "NEAP_SEED" or os.time())
 local NOW = 1767225600
 local COMPARED = 8   -- of so many structured texts one is read by the model, too: it is slow
 
@@ -136,7 +135,7 @@ end }
 
 --- Throw them.
 local function fuzz(kind)
-  math.randomseed(SEED)
+  math.randomseed(seed)
   local values = {}
   for n = 1, TEXTS do
     local text = text_of(kind)
@@ -144,7 +143,7 @@ local function fuzz(kind)
       local name, read, check = reader[1], reader[2], reader[3]
       local ok, value = pcall(read, text)
       if not ok or not check(value, text) then
-        error(("%s: text %d of NEAP_SEED=%d: %q: %s"):format(name, n, SEED, text, tostring(value)))
+        error(("%s: text %d: %q: %s"):format(name, n, text, tostring(value)))
       end
       if value ~= nil then values[name] = (values[name] or 0) + 1 end
     end

@@ -2,15 +2,14 @@
 --- what any observer could count.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local seed = require "spec.seed"
 
-local SEED = tonumber(os.getenv "NEAP_SEED" or os.time())
 local random = math.random
 
 local function run(title, fn)
   it(title, function ()
-    math.randomseed(SEED)
-    local ok, err = pcall(fn)
-    if not ok then error(("NEAP_SEED=%d: %s"):format(SEED, tostring(err)), 0) end
+    math.randomseed(seed)
+    fn()
   end)
 end
 

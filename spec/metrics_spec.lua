@@ -3,10 +3,9 @@ local cjson = require "cjson"
 local neap = require "neap"
 local exposition = require "spec.model.exposition"
 local manual = require "neap.runtime.manual"
+local seed = require "spec.seed"
 
 local metrics = neap.metrics
-local seed = tonumber(os.getenv "NEAP_SEED")
-  or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 
 -- What Prometheus' client library for Python makes of a text: samples, as JSON lines. Debian's
 -- Python, for it is Debian's package.
@@ -54,7 +53,7 @@ local function agree(format, text, families)
   assert.truthy(count > 0)
 end
 
-describe("metrics (NEAP_SEED=" .. seed .. ")", function ()
+describe("metrics", function ()
   local rt, before, alive
 
   --- What the text says about those that this test made.

@@ -2,15 +2,14 @@ local hybrid = require "neap.hybrid"
 local in_virtual_time = require "spec.in_virtual_time"
 local multi = require "neap.multi"
 local pause = require "neap.pause"
+local seed = require "spec.seed"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
 local huge, random = math.huge, math.random
 
-local seed = tonumber(os.getenv "NEAP_SEED")
-  or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 
-describe("a multi (NEAP_SEED=" .. seed .. ")", function ()
+describe("a multi", function ()
   local rt
 
   in_virtual_time(function (new) rt = new end)

@@ -1,14 +1,13 @@
 local C = require "neap.engine"
 local hybrid = require "neap.hybrid"
 local in_virtual_time = require "spec.in_virtual_time"
+local seed = require "spec.seed"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
-local seed = tonumber(os.getenv "NEAP_SEED")
-  or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 local random = math.random
 
-describe("permits (NEAP_SEED=" .. seed .. ")", function ()
+describe("permits", function ()
   local rt
 
   in_virtual_time(function (new)

@@ -2,9 +2,8 @@
 local neap = require "neap"
 local in_virtual_time = require "spec.in_virtual_time"
 local manual = require "neap.runtime.manual"
+local seed = require "spec.seed"
 
-local seed = tonumber(os.getenv "NEAP_SEED")
-  or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 
 local function near(expected, got)
   assert.is_true(got >= expected * 0.875 and got <= expected * 1.125,
@@ -23,7 +22,7 @@ local function counted(limiter)
   return seen
 end
 
-describe("stats (NEAP_SEED=" .. seed .. ")", function ()
+describe("stats", function ()
   local rt
 
   local function settle()

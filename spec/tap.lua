@@ -24,7 +24,6 @@ return function ()
     if trace.short_src and trace.currentline then
       say("# ", trace.short_src, ":", trace.currentline)
     end
-    if failure.randomseed then say("# seed ", failure.randomseed) end
     say("# ", (message_of(failure):gsub("%s+$", ""):gsub("\n", "\n# ")))
   end
 

@@ -9,14 +9,13 @@
 --- NEAP_SEED=n throws the same dice again; NEAP_OPS=n tries harder, 10,000,000 is what the suite
 --- does.
 local play = require "spec.model.play"
+local seed = require "spec.seed"
 local traffic = require "spec.model.traffic"
 local trees = require "spec.model.trees"
 
 local any, chance, one_of = traffic.any, traffic.chance, traffic.one_of
 local floor, max, min = math.floor, math.max, math.min
 
-local seed = tonumber(os.getenv "NEAP_SEED")
-  or tonumber(tostring({}):match "0x(%x+)", 16) % 1000003   -- where a table happens to lie
 local effort = (tonumber(os.getenv "NEAP_OPS") or 1e7) / 1e7
 
 -- ---- trials -----------------------------------------------------------------------------------
@@ -61,7 +60,7 @@ local function shrink(world, steps, places, at)
 end
 
 local function report(world, steps, places, trial_seed, err, at)
-  local lines = { ("NEAP_SEED=%d, trial seed %d: %s"):format(seed, trial_seed, err) }
+  local lines = { ("trial seed %d: %s"):format(trial_seed, err) }
   steps = shrink(world, steps, places, at)
   local p, again, last = try(world, steps, places)
   lines[#lines + 1] = ("smaller, and at its step %d: %s"):format(last, tostring(again))
@@ -76,7 +75,7 @@ local function report(world, steps, places, trial_seed, err, at)
   error(table.concat(lines, "\n"), 0)
 end
 
-describe("trees of limiters (NEAP_SEED=" .. seed .. ")", function ()
+describe("trees of limiters", function ()
   it("grant, refuse and wake as a list of people would", function ()
     for trial = 1, max(1, floor(100 * effort)) do
       local trial_seed = (seed * 1000003 + trial) % 2 ^ 31

@@ -3,6 +3,7 @@ local ffi = require "ffi"
 local hybrid = require "neap.hybrid"
 local manual = require "neap.runtime.manual"
 local runtime = require "neap.runtime"
+local seed = require "spec.seed"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
@@ -234,7 +235,6 @@ describe("waiting", function ()
   end)
 
   it("moves the rest forward exactly when every third goes, in any order", function ()
-    local seed = tonumber(os.getenv "NEAP_SEED") or 20260
     math.randomseed(seed)
     local many, tasks, gone = 3000, {}, {}
     local t = throttle "1000/s smooth"
@@ -260,7 +260,7 @@ describe("waiting", function ()
       else
         place = place + 1
         if at[i] ~= place * 1000000LL then
-          error(("seed %d: waiter %d at %s, not %d ms"):format(seed, i, tostring(at[i]), place))
+          error(("waiter %d at %s, not %d ms"):format(i, tostring(at[i]), place))
         end
       end
     end

@@ -10,6 +10,7 @@
 
 enum { STREAM = 300000 };
 
+static uint64_t seed = 1;   /* or NEAP_SEED */
 static uint64_t state;
 static uint64_t stream_number;
 
@@ -23,9 +24,18 @@ static uint64_t dice(void)   /* splitmix64, by Sebastiano Vigna */
 
 static uint32_t below(uint32_t n) { return (uint32_t)(dice() % n); }
 
+static void plant(void)
+{
+	const char *given = getenv("NEAP_SEED");
+	if (given)
+		seed = strtoull(given, NULL, 10);
+	state = seed;
+}
+
 static void die(const char *what)
 {
-	printf("not ok - %s, in stream %" PRIu64 "\n", what, stream_number);
+	printf("not ok - %s, in stream %" PRIu64 "\n# NEAP_SEED=%" PRIu64 "\n", what, stream_number,
+	       seed);
 	exit(1);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz_http.c - the reader of HTTP on streams nobody would send.
  *
- *     fuzz_http [streams [seed]]     default 100,000; the same seed, the same streams
+ *     fuzz_http [streams]     default 100,000; the same NEAP_SEED, the same streams
  *
  * A stream is a few requests, well formed, then damaged: bytes flipped, dropped, doubled, telling
  * ones put in, lines that smuggle added. It is read three times: all at once, in random pieces as
@@ -231,9 +231,8 @@ int main(int argc, char **argv)
 {
 	static struct stream s;
 	uint64_t streams = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1, requests = 0, errors = 0;
-	printf("# seed %" PRIu64 "\n", seed);
-	state = seed;
+	uint64_t requests = 0, errors = 0;
+	plant();
 	for (stream_number = 1; stream_number <= streams; stream_number++) {
 		s.size = 0;
 		for (uint32_t i = 1 + below(5); i; i--)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz_resp.c - the parser and the reply writer on streams nobody would send.
  *
- *     fuzz_resp [streams [seed]]     default 100,000; the same seed, the same streams
+ *     fuzz_resp [streams]     default 100,000; the same NEAP_SEED, the same streams
  *
  * A stream is a few commands, well formed, then damaged: bytes flipped, dropped, doubled, numbers
  * changed to those where limits are, pieces of one spliced into another. It is parsed three times:
@@ -218,9 +218,8 @@ int main(int argc, char **argv)
 {
 	static struct stream s;
 	uint64_t streams = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 20240229;
 	uint64_t commands = 0, errors = 0;
-	printf("# seed %" PRIu64 ", %" PRIu64 " streams\n", seed, streams);
+	plant();
 	for (stream_number = 0; stream_number < streams; stream_number++) {
 		state = seed + stream_number * UINT64_C(0x632be59bd9b4e019);
 		s.size = 0;

@@ -5,7 +5,7 @@
  * at the first trial_fail, and then the next one begins. Its dice depend on the seed and its own
  * sentence only, so a failure is replayed alone or among others:
  *
- *     NEAP_SEED=n      the seed a failed trial printed; a fresh one otherwise
+ *     NEAP_SEED=n      the seed a failed trial printed; spec/run sets it. A fresh one where nobody does
  *     NEAP_OPS=n       how hard to try: 10,000,000 is what the suite does
  *     NEAP_SECONDS=n   how long the tests with real threads last, 1 in the suite
  */
