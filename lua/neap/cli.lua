@@ -177,7 +177,7 @@ end
 ---@field files { [1]: integer, [2]: integer }   least and most
 ---@field what string?   what these are; policy files unless told
 ---@field options table<string, "flag"|"value"|"list">
----@field act fun(files: string[], options: table): integer
+---@field act fun(files: string[], options: table, complain: fun(...: string)): integer
 ---@field help string
 local VERBS = {
   run = {
@@ -241,6 +241,9 @@ Look into segments again and again, until SIGINT or SIGTERM.
 ]],
 }
 
+VERBS.exec = require "neap.cli.exec"
+VERBS.pace = require "neap.cli.pace"
+
 local HELP = [[
 usage: neap VERB …
 
@@ -250,6 +253,8 @@ neap decides when an outbound call may leave.
   check    read policy files and tell all that is wrong with them
   inspect  look into the limiters that processes share
   top      the same, again and again
+  exec     run a command under a permit of a worker
+  pace     copy lines at the pace of a limit
   help     explain a verb
 
   --version   print the version
@@ -359,7 +364,7 @@ function cli.main(args)
   if #files > most then
     return misused(("one %s expected, also got '%s'"):format(what, show(files[most + 1], 80)), word)
   end
-  return verb.act(files, options)
+  return verb.act(files, options, complain)
 end
 
 return cli

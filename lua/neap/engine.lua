@@ -1,4 +1,4 @@
---- The engine as LuaJIT sees it: the one module that says ffi.cdef, and the one that looks for
+--- The engine as LuaJIT sees it: the one module that declares it, and the one that looks for
 --- libneap. The declarations come out of the library itself (`neap_cdef`, neap.h between its cut
 --- marks), so they fit the code they describe by construction. What can still differ is this
 --- directory and the library, when two installations are mixed; so their versions are compared.
