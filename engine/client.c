@@ -12,7 +12,8 @@
  * used up: so it holds at most one command or one scratch of input. A client whose replies the
  * socket does not take is neither read nor parsed until it does: a slow reader slows itself. One
  * that is parked is still read, for that is how its end is noticed; what it sends meanwhile is
- * kept up to NEAP_QUERY_BYTES, and then it is cut.
+ * kept up to NEAP_QUERY_BYTES, and then it is cut. What a subscriber is told does not wait for it,
+ * so it alone can fall behind, by NEAP_EVENT_BYTES and no more.
  *
  * The end comes in one way, client_drop: the socket is closed at once, the struct goes to the ring
  * 'gone' and lives until NEAP_CLOSED has been pulled. A half-closed peer (it sent, then said it
@@ -35,6 +36,7 @@
 enum { KEEP_OUT = 4096, READ_MIN = 4096, INDEX = 65536, KEEP_ALIVE_S = 60 };
 
 static const neap_ns partial_max = 10 * SECOND, closing_max = 10 * SECOND, stuck_max = 60 * SECOND,
+		     heavy_max = 60 * SECOND,
 		     idle_max = 60 * SECOND;   /* HTTP's, whose clients do not say that they stay */
 
 static void on_readable(struct ev_loop *ev, struct ev_io *reader, int events)
@@ -134,6 +136,8 @@ void client_drop(struct client *c, const char *note)
 	c->fd = -1;
 	c->note = note;
 	set_parked(c, 0);
+	s->stats.subscribers -= subscribed(c);
+	c->channels = c->patterns = 0;
 	forget_input(c);
 	free(c->out.data);
 	c->out = (struct neap_reply){0};
@@ -345,14 +349,26 @@ void client_finish(struct client *c)
 	watch_for_sloth(s);
 }
 
+struct neap_reply *client_push(struct client *c)
+{
+	if (!linked(&c->dirty))
+		link_last(&c->server->dirty, &c->dirty);
+	return &c->out;
+}
+
 struct neap_reply *client_reply(struct client *c)
 {
-	struct neap_server *s = c->server;
-	if (c->mute == NEAP_MUTE || c->mute == MUTING)
-		return &s->sink;
-	if (!linked(&c->dirty))
-		link_last(&s->dirty, &c->dirty);
-	return &c->out;
+	return c->mute == NEAP_MUTE || c->mute == MUTING ? &c->server->sink : client_push(c);
+}
+
+/* A subscriber that stays far behind, though it fetches some, has no use for what it gets. */
+static int too_heavy(struct client *c)
+{
+	if (!subscribed(c) || c->out.tail - c->out.head < NEAP_EVENT_SOFT_BYTES)
+		c->heavy = 0;
+	else if (!c->heavy)
+		c->heavy = stamp(c->server);
+	return c->heavy && c->server->now - c->heavy > heavy_max;
 }
 
 int clients_sweep(struct neap_server *s)
@@ -367,6 +383,8 @@ int clients_sweep(struct neap_server *s)
 			client_cut(c, "took more than 10 s for one command");
 		else if (c->stuck && s->now - c->stuck > stuck_max)
 			client_cut(c, "took no replies for 60 s");
+		else if (too_heavy(c))
+			client_cut(c, "was 8 MiB behind for 60 s");
 		else if (c->http && !c->parked && !c->partial && !c->stuck && c->last >= 0 &&
 			 s->now - c->last > idle_max)
 			client_drop(c, NULL);
@@ -448,6 +466,21 @@ int neap_server_mute(struct neap_server *s, int64_t client, int how)
 	if (!c || how < NEAP_HEAR || how > NEAP_MUTE_ONE)
 		return NEAP_ERANGE;
 	c->mute = (uint8_t)how;
+	return NEAP_OK;
+}
+
+int neap_server_subscribe(struct neap_server *s, int64_t client, int32_t channels,
+			  int32_t patterns)
+{
+	struct client *c = client_find(s, client);
+	if (!c || channels < 0 || patterns < 0)
+		return NEAP_ERANGE;
+	s->stats.subscribers -= subscribed(c);
+	c->channels = channels;
+	c->patterns = patterns;
+	s->stats.subscribers += subscribed(c);
+	if (!c->http)
+		c->out.limit = subscribed(c) ? NEAP_EVENT_BYTES : NEAP_REPLY_BYTES;
 	return NEAP_OK;
 }
 

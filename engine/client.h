@@ -40,6 +40,7 @@ struct client {
 	neap_ns partial;         /* half a command lies here since then; 0: none does */
 	neap_ns stuck;           /* the peer takes no replies since then; 0: it does */
 	neap_ns closing;         /* closes when all is sent, since then; 0: not */
+	neap_ns heavy;           /* a subscriber that left NEAP_EVENT_SOFT_BYTES unfetched since then */
 	int64_t commands;
 	const struct command *command;
 	char *in;                /* bytes read, not parsed: in[head .. tail) of room */
@@ -47,6 +48,7 @@ struct client {
 	uint32_t need;           /* parsing is vain below so many bytes */
 	uint32_t seen, line;     /* HTTP: how far the head is read, see neap_http_parse */
 	struct neap_reply out;
+	int32_t channels, patterns;   /* that it listens to: with any it is a subscriber */
 	uint32_t allow;
 	uint8_t admitted;        /* logged in, or let in without */
 	uint8_t readable;        /* the loop said so */
@@ -132,6 +134,8 @@ void client_flush(struct client *c);
 /* No more commands; close when all is sent. */
 void client_finish(struct client *c);
 struct neap_reply *client_reply(struct client *c);
+struct neap_reply *client_push(struct client *c);   /* heard though it asked for silence */
+static inline int subscribed(const struct client *c) { return c->channels + c->patterns > 0; }
 /* Cut those who took too long; answers whether somebody is still on the way to that. */
 int clients_sweep(struct neap_server *s);
 

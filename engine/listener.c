@@ -392,6 +392,13 @@ struct neap_reply *neap_server_reply(struct neap_server *s, int64_t client)
 	return c ? client_reply(c) : &s->sink;
 }
 
+struct neap_reply *neap_server_push(struct neap_server *s, int64_t client)
+{
+	struct client *c = client_find(s, client);
+	s->sink.failed = 0;
+	return c ? client_push(c) : &s->sink;
+}
+
 int neap_server_client(struct neap_server *s, int64_t client, struct neap_client *out)
 {
 	struct client *c = client_find(s, client);
@@ -412,7 +419,7 @@ int neap_server_client(struct neap_server *s, int64_t client, struct neap_client
 		.lib_name = c->lib_name, .lib_version = c->lib_version,
 		.command = c->command ? c->command->name : "",
 		.fd = c->fd, .in_bytes = c->tail - c->head, .out_bytes = c->out.tail - c->out.head,
-		.allow = c->allow, .proto = c->out.proto, .parked = c->parked,
+		.channels = c->channels, .patterns = c->patterns, .allow = c->allow, .proto = c->out.proto, .parked = c->parked,
 		.closing = c->closing != 0, .admitted = c->admitted, .http = c->http,
 	};
 	return NEAP_OK;

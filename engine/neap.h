@@ -1059,6 +1059,8 @@ enum {
 	NEAP_BULK_BYTES = 65536,       /* in one word; as many in an inline command */
 	NEAP_QUERY_BYTES = 1048576,    /* one command, or what a client sent ahead of its turn */
 	NEAP_REPLY_BYTES = 1048576,    /* replies a client has not fetched; more cuts it off */
+	NEAP_EVENT_BYTES = 33554432,   /* the same, of a subscriber; and of it no more than */
+	NEAP_EVENT_SOFT_BYTES = 8388608,   /* these for 60 s */
 };
 
 struct neap_span { const char *data; uint32_t size; };   /* size bytes, no end mark */
@@ -1166,10 +1168,11 @@ struct neap_loop;
 struct neap_server;
 
 /* Who may do what: a command's 'need' must be among a client's 'allow'. 0 needs nothing but being
- * let in; NEAP_BEFORE_LOGIN not even that. */
+ * let in; NEAP_BEFORE_LOGIN not even that. In RESP2 what a subscriber says must be
+ * NEAP_WHILE_SUBSCRIBED: its replies could not be told from events. */
 enum {
 	NEAP_ALLOW_ACQUIRE = 1, NEAP_ALLOW_READ = 2, NEAP_ALLOW_EVENTS = 4, NEAP_ALLOW_ADMIN = 8,
-	NEAP_ALLOW_ALL = 15, NEAP_BEFORE_LOGIN = 16,
+	NEAP_ALLOW_ALL = 15, NEAP_BEFORE_LOGIN = 16, NEAP_WHILE_SUBSCRIBED = 32,
 };
 
 /* On 'loop', which outlives it; clients_max from 1 to 65536, cut to the descriptors the process
@@ -1223,6 +1226,9 @@ int neap_server_next(struct neap_server *s, neap_ns now, struct neap_command *ou
 /* Where to write a reply: valid until the next _next or turn of the loop, but ask anew after _mute.
  * One that is gone, or asked for silence, has a writer, too, that keeps nothing. */
 struct neap_reply *neap_server_reply(struct neap_server *s, int64_t client);
+/* The same for what no command asked for, at any time between turns. CLIENT REPLY does not silence
+ * it. */
+struct neap_reply *neap_server_push(struct neap_server *s, int64_t client);
 
 /* The next ones answer 0, or NEAP_ERANGE when the client is gone or a value is out of range. */
 
@@ -1237,6 +1243,10 @@ int neap_server_logout(struct neap_server *s, int64_t client);
 int neap_server_speak(struct neap_server *s, int64_t client, int proto);   /* 2 or 3 */
 enum { NEAP_HEAR = 0, NEAP_MUTE, NEAP_MUTE_ONE };          /* CLIENT REPLY ON, OFF, SKIP */
 int neap_server_mute(struct neap_server *s, int64_t client, int how);
+/* It listens to so many channels and patterns, from now on: with any it is a subscriber, and may
+ * leave NEAP_EVENT_BYTES unfetched; one that speaks HTTP no more than before. */
+int neap_server_subscribe(struct neap_server *s, int64_t client, int32_t channels,
+			  int32_t patterns);
 enum { NEAP_NAME = 0, NEAP_LIB_NAME, NEAP_LIB_VERSION };   /* up to 127, 63 and 63 bytes */
 int neap_server_label(struct neap_server *s, int64_t client, int which, const char *text);
 
@@ -1248,6 +1258,7 @@ struct neap_client {
 	const char *user, *name, *lib_name, *lib_version, *command;   /* "" when not said */
 	int32_t fd;
 	uint32_t in_bytes, out_bytes;    /* buffered */
+	int32_t channels, patterns;      /* that it listens to */
 	uint32_t allow;
 	uint8_t proto, parked, closing;
 	uint8_t admitted;                /* logged in, or let in without */
@@ -1259,7 +1270,7 @@ int neap_server_client(struct neap_server *s, int64_t client, struct neap_client
 int64_t neap_server_after(struct neap_server *s, int64_t client);
 
 struct neap_server_stats {
-	int64_t clients, clients_max, parked;
+	int64_t clients, clients_max, parked, subscribers;
 	int64_t accepted, refused;       /* ever; refused: over clients_max, or no descriptor */
 	int64_t commands, in_bytes, out_bytes;   /* ever */
 	int64_t cut;                     /* clients closed by us for what they did, ever */

@@ -67,12 +67,17 @@ static void say(struct neap_reply *r, const char *error)
 static void hot_ping(struct neap_server *s, struct client *c)
 {
 	struct neap_parse *p = &s->parse;
-	if (p->argc > 2)
+	if (p->argc > 2) {
 		say(client_reply(c), "ERR wrong number of arguments for 'ping' command");
-	else if (p->argc == 2)
+	} else if (subscribed(c) && c->out.proto < 3) {   /* in the form of an event */
+		neap_reply_array(client_reply(c), 2);
+		neap_reply_bulk(client_reply(c), "pong", 4);
+		neap_reply_bulk(client_reply(c), p->argv[1].data, p->argc == 2 ? p->argv[1].size : 0);
+	} else if (p->argc == 2) {
 		neap_reply_bulk(client_reply(c), p->argv[1].data, p->argv[1].size);
-	else
+	} else {
 		neap_reply_raw(client_reply(c), "+PONG\r\n", 7);
+	}
 }
 
 static void hot_echo(struct neap_server *s, struct client *c)
@@ -262,7 +267,7 @@ static const struct command *admitted(struct neap_server *s, struct client *c)
 {
 	const struct neap_parse *p = &s->parse;
 	const struct command *cmd = lookup(s, &p->argv[0]);
-	char text[128];
+	char text[160];
 	if (!cmd) {
 		unknown(s, c);
 		return NULL;
@@ -273,15 +278,20 @@ static const struct command *admitted(struct neap_server *s, struct client *c)
 		say(client_reply(c), text);
 		return NULL;
 	}
-	if (cmd->need & NEAP_BEFORE_LOGIN)
-		return cmd;
-	if (!c->admitted) {
+	int anybody = (cmd->need & NEAP_BEFORE_LOGIN) != 0;
+	if (!anybody && !c->admitted) {
 		say(client_reply(c), "NOAUTH Authentication required.");
 		return NULL;
 	}
-	if (cmd->need & ~c->allow) {
+	if (!anybody && cmd->need & NEAP_ALLOW_ALL & ~c->allow) {
 		snprintf(text, sizeof text,
 			 "NOPERM this user has no permissions to run the '%s' command", cmd->name);
+		say(client_reply(c), text);
+		return NULL;
+	}
+	if (subscribed(c) && c->out.proto < 3 && !(cmd->need & NEAP_WHILE_SUBSCRIBED)) {
+		snprintf(text, sizeof text, "ERR Can't execute '%s': only (P|S)SUBSCRIBE / "
+			 "(P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context", cmd->name);
 		say(client_reply(c), text);
 		return NULL;
 	}

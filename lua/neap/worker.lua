@@ -3,13 +3,16 @@
 --- One thread and one loop. A turn of the loop brings bytes in and lets time pass; then what the
 --- engine ended is told to those who waited, and what the clients sent is answered, until neither
 --- has anything left. Replies leave when the loop goes to sleep.
+local bit = require "bit"
 local ffi = require "ffi"
 local C = require "neap.engine"
 local accounts = require "neap.worker.accounts"
 local desk = require "neap.worker.desk"
+local events = require "neap.worker.events"
 local floor = require "neap.worker.floor"
 local http = require "neap.worker.http"
 local manual = require "neap.worker.manual"
+local pubsub = require "neap.worker.pubsub"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
 
@@ -30,13 +33,13 @@ local DESK = {
   ["NEAP.LIST"] = desk.list,
 }
 
---- The desk's commands, as the table of commands wants them.
+--- The desk's commands and those about events, as the table of commands wants them.
 ---@return neap.Command[]
-local function own_commands(at)
-  local list = {}
-  for i, entry in ipairs(manual) do
+local function own_commands(self)
+  local list, at = self.pubsub:commands(), self.desk
+  for _, entry in ipairs(manual) do
     local act = DESK[entry.name]
-    list[i] = setmetatable({
+    list[#list + 1] = setmetatable({
       run = function (_, words, _, command) act(at, tonumber(command.client), words) end,
     }, { __index = entry })
   end
@@ -59,6 +62,8 @@ end
 ---@field engine ffi.cdata*
 ---@field desk neap.Desk
 ---@field http neap.Http
+---@field events neap.WorkerEvents
+---@field pubsub neap.PubSub
 ---@field started ffi.cdata*        ns, of the loop's clock
 ---@field lag { waits: ffi.cdata*, counts: ffi.cdata* }  how late turns began that a timer ended
 ---@field over boolean?             somebody said SHUTDOWN
@@ -104,10 +109,14 @@ function worker.open(tree, options)
   end
   if #tree.users > 0 then C.neap_server_guard(self.server) end
   C.neap_server_throttle(self.server, self.keys)
-  self.desk = desk.new(self.server, self.engine, books, self.keys, clock)
+  self.events = events.new { clock = clock, wall = os.time,
+    life = bit.tohex(C.neap_keys_hash(self.keys, "life", 4)) }
+  self.pubsub = pubsub.new(self.server, self.events)
+  self.forget = function (client) self.pubsub:closed(client) end
+  self.desk = desk.new(self.server, self.engine, books, self.keys, clock, self.events)
   self.unblock = function (_, client) return self.desk:unblock(client) end
   self.shut_down = function () self.over = true end
-  floor.define(self, tree, own_commands(self.desk))
+  floor.define(self, tree, own_commands(self))
   self.http = http.new(self, tree)
   self.handlers[C.NEAP_REQUEST] = function (_, command)
     local bug = self.http:request(command)
@@ -153,6 +162,7 @@ local function serve(self)
         io.stderr:write("neap: a client was cut off: " .. ffi.string(command.note) .. "\n")
       end
       self.desk:closed(client)
+      self.pubsub:closed(client)
     else
       handlers[command.kind](client, command)
     end
@@ -164,11 +174,14 @@ end
 ---@param until_ns ffi.cdata*
 function worker.turn(self, until_ns)
   local due = C.neap_engine_next_due(self.engine)
+  local told = self.events.due
+  if told < until_ns then until_ns = told end
   C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
   local now = self.clock()
   if now > due and due > 0 then C.neap_waits_add(self.lag.waits, now - due) end
   serve(self)                -- first: who has hung up is granted nothing
   while tell(self) do end
+  self.events:flush(self.clock())
 end
 
 local function is_over(signals)
@@ -207,6 +220,7 @@ function worker.run(tree, options)
   repeat
     while tell(self) do end
     serve(self)
+    self.events:flush(C.neap_never)   -- there is no later
     local client, unsent = 0, false
     local info = ffi.new "struct neap_client"
     repeat

@@ -2,9 +2,11 @@
 /* hiredis_client.c - Debian's hiredis, synchronous, as a client of a worker.
  *
  *     hiredis_client HOST PORT | PATH
+ *     hiredis_client --events HOST PORT
  *
  * The worker has a policy "one", 1 in flight, and "pair", 2/s burst 2. Run by spec/clients_spec.lua,
- * which reads the TAP.
+ * which reads the TAP. The other form is spec/worker_events_spec.lua's: it prints the first message
+ * of neap:pool:*.
  */
 #include <hiredis/hiredis.h>
 
@@ -135,8 +137,29 @@ static void test_leases(redisContext *c)
 	redisFree(other);
 }
 
+/* The words of the first message, on one line. */
+static int hear(redisContext *c)
+{
+	freeReplyObject(redisCommand(c, "PSUBSCRIBE neap:pool:*"));
+	void *message = NULL;
+	if (redisGetReply(c, &message))
+		return 1;
+	const redisReply *m = message;
+	for (size_t i = 0; i < m->elements; i++)
+		printf("%s%s", m->element[i]->str, i + 1 < m->elements ? " " : "\n");
+	int failed = m->elements != 4;
+	freeReplyObject(message);
+	redisFree(c);
+	return failed;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 4 && !strcmp(argv[1], "--events")) {
+		host = argv[2];
+		port = argv[3];
+		return hear(dial());
+	}
 	if (argc < 2 || argc > 3)
 		return 2;
 	host = argv[1];

@@ -47,7 +47,7 @@ end
 function SECTIONS.clients(worker)
   local stats = server_stats(worker)
   return { { "connected_clients", stats.clients }, { "maxclients", stats.clients_max },
-    { "blocked_clients", stats.parked } }
+    { "blocked_clients", stats.parked }, { "pubsub_clients", stats.subscribers } }
 end
 
 function SECTIONS.memory(worker)
@@ -63,7 +63,9 @@ function SECTIONS.stats(worker)
   return { { "total_connections_received", stats.accepted },
     { "total_commands_processed", stats.commands }, { "rejected_connections", stats.refused },
     { "total_net_input_bytes", stats.in_bytes }, { "total_net_output_bytes", stats.out_bytes },
-    { "clients_cut", stats.cut } }
+    { "clients_cut", stats.cut },
+    { "pubsub_channels", worker.pubsub and worker.pubsub.channel_count or 0 },
+    { "pubsub_patterns", worker.pubsub and worker.pubsub.pattern_count or 0 } }
 end
 
 function SECTIONS.replication()

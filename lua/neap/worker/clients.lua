@@ -40,14 +40,17 @@ local function user_of(f)
   return user ~= "" and user or f.admitted ~= 0 and "default" or "(none)"
 end
 
+local function listens(f) return f.channels + f.patterns > 0 end
+
 --- A client on one line, with the fields Redis has that mean something here.
 local function line(f, now)
-  local flags = f.parked ~= 0 and "b" or f.closing ~= 0 and "c" or "N"
+  local flags = f.parked ~= 0 and "b" or f.closing ~= 0 and "c" or listens(f) and "P" or "N"
   return concat {
     "id=", tostring(tonumber(f.id)), " addr=", ffi.string(f.addr), " laddr=", ffi.string(f.laddr),
     " fd=", tostring(f.fd), " name=", ffi.string(f.name), " age=", tostring(seconds(f.since, now)),
     " idle=", tostring(seconds(f.last, now)), " flags=", flags,
-    " db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=", tostring(f.in_bytes), " qbuf-free=0",
+    " db=0 sub=", tostring(f.channels), " psub=", tostring(f.patterns),
+    " ssub=0 multi=-1 qbuf=", tostring(f.in_bytes), " qbuf-free=0",
     " obl=", tostring(f.out_bytes), " oll=0 omem=0 events=r",
     " cmd=", ffi.string(f.command), " user=", user_of(f), " redir=-1",
     " resp=", tostring(f.proto), " lib-name=", ffi.string(f.lib_name),
@@ -85,7 +88,7 @@ local function filter(words, from)
       if not TYPES[type] then
         return nil, ("ERR Unknown client type '%s'"):format(value:sub(1, 64))
       end
-      tests[#tests + 1] = function () return type == "normal" end
+      tests[#tests + 1] = function (f) return type == (listens(f) and "pubsub" or "normal") end
       i = i + 2
     elseif name == "SKIPME" and (value:lower() == "yes" or value:lower() == "no") then
       skip_me, i = value:lower() == "yes", i + 2

@@ -31,7 +31,8 @@ local RIGHTS = {
 ---@field name string
 ---@field arity integer          words with the name; -n: n or more
 ---@field need string?           "acquire" "read" "events" "admin" "before_login"; nil: to be let in
----@field group string           "connection", "server", "generic" or "neap"
+---@field group string           "connection", "server", "generic", "pubsub" or "neap"
+---@field while_subscribed boolean?  a subscriber may say it in RESP2, too
 ---@field summary string
 ---@field since string?
 ---@field complexity string?
@@ -58,6 +59,7 @@ end
 function commands:define(declared)
   for _, command in ipairs(declared) do
     local need = command.need and RIGHTS[command.need] or 0
+    if command.while_subscribed then need = need + C.NEAP_WHILE_SUBSCRIBED end
     local kind = C.neap_server_define(self.server, command.name, command.arity, need)
     if kind < 1 then error("command " .. tostring(command.name) .. " does not fit", 2) end
     self.list[#self.list + 1] = command

@@ -46,13 +46,14 @@ desk.__index = desk
 ---@param accounts neap.Accounts
 ---@param secret ffi.cdata*   struct neap_keys
 ---@param clock fun(): ffi.cdata*  ns
+---@param events neap.WorkerEvents
 ---@return neap.Desk
-function desk.new(server, engine, accounts, secret, clock)
+function desk.new(server, engine, accounts, secret, clock, events)
   local no_limit = ffi.new "struct neap_all"
   C.neap_all_init(no_limit, ffi.new "struct neap_term[1]", 0)
   return setmetatable({
     nothing = no_limit, server = server, engine = engine, accounts = accounts, clock = clock,
-    leases = leases.new(engine, secret),
+    events = events, leases = leases.new(engine, secret),
     by_ticket = {}, by_client = {}, by_id = {},   -- parked
     voices = {}, shed = 0, undone = 0, granted = 0, draining = false,
   }, desk)
@@ -100,9 +101,15 @@ local function ones(account)
   return request.cost
 end
 
+--- What events name an account by: of keys there is no end, so they are the worker's own.
+local function policy_of(account) return account.counts and account.name or "-" end
+
 --- Answer all who ask together: usually one, more when several sent the same ID.
 local function tell(self, party, word, lease, waited_ms, retry_ms, bound)
-  if word == "SHED" and #party.clients > 0 then self.shed = self.shed + 1 end
+  if word == "SHED" and #party.clients > 0 then
+    self.shed = self.shed + 1
+    self.events:emit(policy_of(party.account), "shed", { bound = bound }, #party.clients)
+  end
   party.account:tell(word, bound, #party.clients)
   for _, client in ipairs(party.clients) do
     verdict(self, client, word, lease, waited_ms, retry_ms, bound)
@@ -231,7 +238,10 @@ function desk:completed(done, now)
   local ticket, status, at = tonumber(done.ticket), done.status, done.at
   local party = self.by_ticket[ticket]
   if not party then
-    if status == WOKEN then self.leases:came_due(ticket, now) end
+    local lease = status == WOKEN and self.leases:came_due(ticket, now)
+    if lease then
+      self.events:emit(policy_of(lease.account), "expired", { held_ms = since_ms(lease.at, now) })
+    end
     return
   end
   self.by_ticket[ticket] = nil
@@ -297,10 +307,17 @@ function desk:unblock(client)
   return true
 end
 
+local function waiting_of(self)
+  local n = 0
+  for _ in pairs(self.by_client) do n = n + 1 end
+  return n
+end
+
 --- Grant nothing more, and tell those who wait.
 function desk:drain()
   local now = self.clock()
   self.draining = true
+  self.events:emit("-", "drain", { waiting = waiting_of(self), leases = self.leases.count })
   for ticket in pairs(self.by_ticket) do C.neap_engine_cancel(self.engine, ticket, now) end
 end
 

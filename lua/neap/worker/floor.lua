@@ -9,6 +9,7 @@
 ---     users       neap.User by name, or nil when nobody needs to log in
 ---     now()       the clock the server is given, ns         wall()  seconds since 1970
 ---     started     when it began, ns                         version
+---     forget(client)     it listens to nothing any more; nil: nobody listens
 ---     unblock(client)    let a parked caller go: whether there was one; nil: never
 ---     shut_down()        begin to end; nil: that cannot be asked for
 ---     sections           { [name] = function (floor) return { { field, value }, ... } end },
@@ -94,6 +95,7 @@ end
 
 local function reset(_, _, worker, command)
   local server, client = worker.server, command.client
+  if worker.forget then worker.forget(tonumber(client)) end
   C.neap_server_mute(server, client, C.NEAP_HEAR)
   C.neap_server_speak(server, client, 2)
   C.neap_server_label(server, client, C.NEAP_NAME, "")
@@ -168,7 +170,7 @@ local KEY, KEYS = { { "key", "key" } }, { { "key", "key", multiple = true } }
 
 ---@type neap.Command[]
 local list = {
-  { name = "PING", arity = -1, group = "connection", flags = { "fast" },
+  { name = "PING", arity = -1, group = "connection", flags = { "fast" }, while_subscribed = true,
     summary = "Is anybody there: PONG, or the message back.",
     arguments = { { "message", "string", optional = true } } },
   { name = "ECHO", arity = 2, group = "connection", flags = { "fast" },
@@ -184,9 +186,9 @@ local list = {
     flags = { "fast" }, summary = "Log in.",
     arguments = { { "username", "string", optional = true }, { "password", "string" } } },
   { name = "QUIT", arity = -1, group = "connection", need = "before_login", run = quit,
-    flags = { "fast" }, summary = "Answer, then close the connection." },
+    flags = { "fast" }, while_subscribed = true, summary = "Answer, then close the connection." },
   { name = "RESET", arity = 1, group = "connection", need = "before_login", run = reset,
-    flags = { "fast" }, summary = "As if just connected." },
+    flags = { "fast" }, while_subscribed = true, summary = "As if just connected." },
   { name = "SELECT", arity = 2, group = "connection", run = select_db, flags = { "fast" },
     summary = "There is one database, 0.", arguments = { { "index", "integer" } } },
   { name = "EXISTS", arity = -2, group = "generic", need = "read", run = exists,
@@ -252,6 +254,7 @@ function floor.define(worker, tree, own)
   local self = {
     server = worker.server, keys = worker.keys, users = users.of(tree), now = now, wall = os.time,
     started = now(), version = ffi.string(C.neap_version), sections = worker.sections,
+    forget = worker.forget, pubsub = worker.pubsub,
     unblock = worker.unblock and function (client) return worker.unblock(worker, client) end,
     shut_down = worker.shut_down and function () worker.shut_down(worker) end,
     commands = commands.new(worker.server),

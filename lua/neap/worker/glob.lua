@@ -7,7 +7,7 @@ local lpeg = require "lpeg"
 
 local P, R, V, C, Cc, Cf, Ct = lpeg.P, lpeg.R, lpeg.V, lpeg.C, lpeg.Cc, lpeg.Cf, lpeg.Ct
 
-local LONGEST = 1024   -- bytes; what is longer matches nothing
+local LONGEST = 256   -- bytes; what is longer matches nothing
 
 local function range(low, high) return low <= high and R(low .. high) or R(high .. low) end
 local function either(a, b) return a + b end
@@ -35,14 +35,19 @@ local function compile(pattern)
   return whole
 end
 
-local last, last_whole   -- a pattern is asked for many texts in a row
+local MEMO = 1024
+
+local known, count = {}, 0   -- what was compiled, by pattern; with more it begins anew
 
 ---@param pattern string
 ---@param text string
 ---@return boolean  whether all of text matches
 return function (pattern, text)
-  if pattern ~= last then
-    last, last_whole = pattern, #pattern <= LONGEST and compile(pattern) or P(false)
+  local whole = known[pattern]
+  if not whole then
+    if count >= MEMO then known, count = {}, 0 end
+    whole = #pattern <= LONGEST and compile(pattern) or P(false)
+    known[pattern], count = whole, count + 1
   end
-  return last_whole:match(text) ~= nil
+  return whole:match(text) ~= nil
 end

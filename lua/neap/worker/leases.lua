@@ -139,13 +139,13 @@ end
 
 --- A sleep ended: was it a lease's? Then its time is up.
 ---@param ticket integer
----@return boolean
+---@return neap.Lease?  it was this one's
 function leases:came_due(ticket, now)
   local lease = self.by_ticket[ticket]
-  if not lease then return false end
+  if not lease then return nil end
   self.expired = self.expired + 1
   finish(self, lease, C.NEAP_IGNORE, now)
-  return true
+  return lease
 end
 
 --- A connection is gone, and its leases with it.

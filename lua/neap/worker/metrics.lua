@@ -83,6 +83,9 @@ local WORKER = {
   { "neap_key_acquire", "counter", "The same as neap_acquire, of all keys of NEAP.LIMIT.",
     function (one, put) said(one.of.key_verdicts, put) end },
   { "neap_key_limits", "gauge", "Keys of NEAP.LIMIT that are alive.", own "key_limits" },
+  { "neap_events", "counter", "Events: what was told or folded.", own "happened" },
+  { "neap_event_messages", "counter", "Messages of events, whether or not somebody listened.",
+    own "messages" },
   { "neap_keys", "gauge", "Keys of CL.THROTTLE and GCRA that are alive.", own "keys_alive" },
   { "neap_keys_bytes", "gauge", "Memory that keys take.",
     function (one, put) put(one.of.keys.bytes) end },
@@ -98,6 +101,7 @@ local SERVER = {
   { "neap_connections", "counter", "Connections accepted.", own "accepted" },
   { "neap_connections_refused", "counter", "Connections turned away: one too many.",
     own "refused" },
+  { "neap_subscribers", "gauge", "Connections that listen to events.", own "subscribers" },
   { "neap_clients_cut", "counter", "Connections closed for what their clients did.", own "cut" },
   { "neap_commands", "counter", "Commands and requests.", own "commands" },
   { "neap_received_bytes", "counter", "Bytes that came in.", own "in_bytes" },
@@ -119,6 +123,7 @@ local function worker_now(worker, hidden)
     key_verdicts = desk.accounts.verdicts, key_limits = #desk.accounts.ring,
     keys = read("struct neap_keys_stats", C.neap_keys_stats, worker.keys),
     keys_alive = C.neap_keys_count(worker.keys, desk.clock()),
+    happened = worker.events.happened, messages = worker.events.number,
     lua_bytes = collectgarbage "count" * 1024,
   }
 end
