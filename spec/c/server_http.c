@@ -126,6 +126,58 @@ static void test_sloth(void)
 	close_server();
 }
 
+/* Tell it so many bytes, of its own accord. */
+static void push(int64_t client, size_t size)
+{
+	static const char block[65536];
+	for (; size >= sizeof block; size -= sizeof block)
+		neap_reply_raw(neap_server_push(server, client), block, sizeof block);
+	settle();
+}
+
+static void fetch(int fd, size_t size)
+{
+	static char bytes[65536];
+	for (ssize_t got = 1; size && got > 0; size -= got > 0 ? (size_t)got : 0) {
+		turns(1);
+		got = recv(fd, bytes, size < sizeof bytes ? size : sizeof bytes, 0);
+	}
+}
+
+static void test_subscribers(void)
+{
+	open_server(10, 0);
+	char error[128];
+	neap_server_listen(server, "127.0.0.1:0", error, sizeof error);
+	int behind = dial(port_of(0)), catches_up = dial(port_of(0));
+	int64_t one = neap_server_after(server, 0), two = neap_server_after(server, one);
+	check(neap_server_subscribe(server, one, 0, -1) == NEAP_ERANGE, "there is no less than none");
+	neap_server_subscribe(server, one, 1, 1);
+	neap_server_subscribe(server, two, 0, 1);
+	push(one, 24 << 20);
+	push(two, 24 << 20);
+	check(!cut_within(1, 2), "subscribers may be far behind");
+	fetch(behind, 1 << 20);
+	fetch(catches_up, 18 << 20);
+	settle();
+	check(!cut_within(40 * SECOND, 2), "for a while");
+	fetch(behind, 1 << 20);
+	fetch(catches_up, 1 << 20);
+	settle();
+	check(cut_within(25 * SECOND, 3) && note && strstr(note, "8 MiB behind"), "but not for ever");
+	struct neap_server_stats stats;
+	struct neap_client c;
+	neap_server_stats(server, &stats);
+	check(!neap_server_client(server, two, &c) && c.patterns == 1 && c.channels == 0 &&
+	      stats.subscribers == 1, "the one that catches up stays");
+	push(two, 64 << 20);
+	neap_server_stats(server, &stats);
+	check(stats.clients == 0 && stats.subscribers == 0, "beyond 32 MiB it is cut at once");
+	close(behind);
+	close(catches_up);
+	close_server();
+}
+
 static void test_crowd(void)
 {
 	open_server(2, 0);
@@ -151,6 +203,7 @@ int main(void)
 	test_requests();
 	test_nonsense();
 	test_sloth();
+	test_subscribers();
 	test_crowd();
 	return finish();
 }
