@@ -39,13 +39,14 @@ static const neap_ns partial_max = 10 * SECOND, closing_max = 10 * SECOND, stuck
 		     heavy_max = 60 * SECOND,
 		     idle_max = 60 * SECOND;   /* HTTP's, whose clients do not say that they stay */
 
+/* libev calls back for what the kernel tells in one piece from its last to its first. */
 static void on_readable(struct ev_loop *ev, struct ev_io *reader, int events)
 {
 	(void)ev, (void)events;
 	struct client *c = reader->data;
 	c->readable = 1;
 	if (!linked(&c->ready))
-		link_last(&c->server->ready, &c->ready);
+		link_first(&c->server->heard, &c->ready);
 }
 
 static void on_writable(struct ev_loop *ev, struct ev_io *writer, int events)

@@ -74,7 +74,7 @@ struct neap_server {
 	int spare;                        /* a descriptor to give up when there is none for accept */
 	int guarded;
 	neap_ns now;                      /* of the last _next */
-	struct link ages, ready, later, dirty, gone;
+	struct link ages, ready, heard, later, dirty, gone;   /* heard: ready since this turn began */
 	struct client *current;           /* whose commands _next hands out */
 	uint32_t client_left, turn_left;  /* commands it, and this turn, may still have */
 	struct client **slot;             /* by index, clients_max of them */
@@ -100,6 +100,14 @@ static inline void link_take(struct link *l)
 	l->prev->next = l->next;
 	l->next->prev = l->prev;
 	link_init(l);
+}
+
+static inline void link_first(struct link *head, struct link *l)
+{
+	l->next = head->next;
+	l->prev = head;
+	head->next->prev = l;
+	head->next = l;
 }
 
 static inline void link_last(struct link *head, struct link *l)

@@ -351,6 +351,7 @@ struct neap_server *neap_server_open(struct neap_loop *loop, uint32_t clients_ma
 	neap_http_init(&s->web);
 	link_init(&s->ages);
 	link_init(&s->ready);
+	link_init(&s->heard);
 	link_init(&s->later);
 	link_init(&s->dirty);
 	link_init(&s->gone);

@@ -12,7 +12,8 @@
  * One client at a time is current, from its read to its send: its bytes, its replies and its
  * commands are in the cache together, and a pipeline is one read and one write. A turn ends after
  * 64 commands per client and 16,384 in all, because timers must be served too; what is left is
- * done in the next one, which does not sleep (an idle watcher is on).
+ * done in the next one, which does not sleep (an idle watcher is on). Clients are served in the
+ * order in which their bytes came, as far as the kernel tells: first come is first in line.
  *
  * CL.THROTTLE, GCRA, PING and ECHO never reach Lua: they need one word of state or none, and this
  * way 16 of them in a pipeline cost 16 look-ups and not 16 journeys. So do the refusals every
@@ -442,13 +443,19 @@ static void welcome(struct neap_server *s)
 		client_of(l, age)->since = client_of(l, age)->last = s->now;
 }
 
+/* All of one list, in its order, to the end of another. */
+static void move(struct link *to, struct link *from)
+{
+	while (linked(from)) {
+		struct link *l = from->next;
+		link_take(l);
+		link_last(to, l);
+	}
+}
+
 static int end_turn(struct neap_server *s)
 {
-	while (linked(&s->later)) {
-		struct link *l = s->later.next;
-		link_take(l);
-		link_last(&s->ready, l);
-	}
+	move(&s->ready, &s->later);
 	s->turn_left = TURN;
 	if (linked(&s->ready))
 		ev_idle_start(s->ev, &s->awake);
@@ -461,6 +468,7 @@ int neap_server_next(struct neap_server *s, neap_ns now, struct neap_command *ou
 {
 	s->now = now > s->now ? now : s->now;
 	welcome(s);
+	move(&s->ready, &s->heard);
 	for (;;) {
 		if (linked(&s->gone)) {
 			struct client *c = client_of(s->gone.next, age);
