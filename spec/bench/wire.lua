@@ -1,8 +1,11 @@
 --- Requests per second over the wire: `neap run` answering CL.THROTTLE, against a redis-server that
---- answers PING, which decides nothing, and one that runs the same arithmetic as a script.
+--- answers PING, which decides nothing, and one that runs the same arithmetic as a script; and
+--- answering NEAP.ACQUIRE, of a policy with one rate, which is Lua's work.
 ---
 ---   wire_p1, _p16, _p64          so many requests in one write; against PING
 ---   wire_script_p1, _p16, _p64   against the script
+---   wire_acquire_p1, …           NEAP.ACQUIRE; against PING
+---   wire_acquire_script_p1, …    against the script
 ---   wire_cpu_p1, _p16, _p64      the server's own time for one request, against the script's: with
 ---                                pipelines it is redis-benchmark that has no time left
 ---
@@ -10,7 +13,7 @@
 --- servers run side by side, and are asked in turn. They end with this program, or by themselves.
 local race = require "spec.bench.race"
 
-local ROUNDS, LIFE_S = 5, 150
+local ROUNDS, LIFE_S = 5, 300
 local TICKS = 100   -- a second has so many in /proc
 
 -- A word per key: the instant, in us, at which its bucket is full again.
@@ -109,27 +112,30 @@ local function bench(pipeline, requests, worker, server, sha)
   local arguments = " user:__rand_int__ 1000000 1000000 1"   -- burst, count, seconds
   local asked = {
     { "throttle", worker, requests, "CL.THROTTLE" .. arguments },
+    { "acquire", worker, requests, "NEAP.ACQUIRE bench" },
     { "ping", server, requests, "PING" },
     { "script", server, math.min(requests, 150000), "EVALSHA " .. sha .. " 1" .. arguments },
   }
-  local rates = { throttle = {}, ping = {}, script = {} }
-  local times = { throttle = {}, ping = {}, script = {} }
+  local rates = { throttle = {}, acquire = {}, ping = {}, script = {} }
+  local times = { throttle = {}, acquire = {}, ping = {}, script = {} }
   for round = 1, ROUNDS do
     for _, one in ipairs(asked) do
       local name = one[1]
       rates[name][round], times[name][round] = ask(one[2], pipeline, one[3], one[4])
     end
   end
-  local function report(name, values, unit, scale, vs, target)
+  local function report(name, of, values, unit, scale, vs, target)
     local ratios = {}
-    for i, value in ipairs(values.throttle) do ratios[i] = value / values[vs][i] end
-    race.line(name .. pipeline, race.median(values.throttle) * scale, unit, race.median(ratios),
+    for i, value in ipairs(values[of]) do ratios[i] = value / values[vs][i] end
+    race.line(name .. pipeline, race.median(values[of]) * scale, unit, race.median(ratios),
       ("redis-%s-at-%s"):format(vs, race.number(race.median(values[vs]) * scale)), target)
   end
   local targets = { [1] = ">=0.9", [16] = ">=0.7" }
-  report("wire_p", rates, "req/s", 1, "ping", targets[pipeline])
-  report("wire_script_p", rates, "req/s", 1, "script", pipeline == 16 and ">=6" or nil)
-  report("wire_cpu_p", times, "us", 1e6, "script")
+  report("wire_p", "throttle", rates, "req/s", 1, "ping", targets[pipeline])
+  report("wire_script_p", "throttle", rates, "req/s", 1, "script", pipeline == 16 and ">=6" or nil)
+  report("wire_cpu_p", "throttle", times, "us", 1e6, "script")
+  report("wire_acquire_p", "acquire", rates, "req/s", 1, "ping")
+  report("wire_acquire_script_p", "acquire", rates, "req/s", 1, "script")
 end
 
 local fine, problem = xpcall(function ()
