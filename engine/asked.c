@@ -20,7 +20,7 @@
  * and the completion say which conditions held, and whoever gives back tells it again.
  *
  * Faces of a table that processes share are copies, and stale when they are to be taken of. So who
- * takes or settles first enters the stripes they are from, all, in one order, and reads them again;
+ * takes, gives or settles first enters the stripes they are from, all, in one order, and reads them again;
  * if they refuse then, it is as if another thread had been faster, and who asks does so anew.
  * Between processes, too, nobody sees some of a take's words written and others not: who could is
  * let in when all are. (One who is killed in the midst has charged some for a call that never left.)
@@ -222,8 +222,7 @@ static void hold(struct neap_asked *a)
 static void write_words(struct neap_asked *a)
 {
 	for (int32_t i = 0; i < a->count; i++)
-		if (a->face[i].word)
-			*a->face[i].word = *neap_face_word(&a->face[i].limiter);
+		neap_face_write(&a->face[i]);
 }
 
 typedef neap_ns taking(const struct neap_all *, const int64_t *, neap_ns, int32_t *);
@@ -265,14 +264,18 @@ static int is_forgotten(const struct neap_asked *a, int32_t i)
  * used anew. */
 static int64_t at_most_out(const struct neap_asked *a, int32_t i, int64_t c)
 {
-	const struct neap_limiter *l = a->faces->terms[i].limiter;
-	if (a->faces == a->all || a->face_of[i] < 0 || l->kind != NEAP_SEMAPHORE)
+	if (a->faces == a->all || a->face_of[i] < 0 ||
+	    a->faces->terms[i].limiter->kind != NEAP_SEMAPHORE)
 		return c;
-	return c < l->as.semaphore.in_use ? c : l->as.semaphore.in_use;
+	int64_t out = neap_face_out(&a->face[a->face_of[i]]);
+	return c < out ? c : out;
 }
 
 void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
 {
+	struct entered in = {.count = 0};
+	if (a->faces != a->all)
+		enter(a, &in, now);
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		struct neap_limiter *l = a->faces->terms[i].limiter;
@@ -282,6 +285,7 @@ void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
 	}
 	if (a->faces != a->all)
 		write_words(a);
+	leave(a, &in);
 }
 
 void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now)

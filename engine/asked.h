@@ -16,9 +16,12 @@ struct neap_face {
 	struct neap_stripe *stripe;   /* of a table that processes share, or NULL; of one such: */
 	const struct neap_slot *slot; /* whose it is */
 	struct neap_limiter *instead; /* where there is no room for the key; NULL: it is turned away */
+	int64_t others;       /* permits of it that other processes hold */
+	int32_t holder;       /* and who this one is */
 	int64_t *word;        /* in the table; NULL: the key has none yet, or nobody has entered */
 	int64_t clock;        /* up to here a word is as good as none */
 	neap_ns room_at;      /* 0, or: there is no room for another key before this */
+	neap_ns now;          /* of who asks */
 };
 
 struct neap_asked {
@@ -109,7 +112,7 @@ static inline neap_ns neap_asked_room_at(const struct neap_asked *a, int32_t i)
 	return a->faces == a->all || a->face_of[i] < 0 ? 0 : a->face[a->face_of[i]].room_at;
 }
 
-/* ---- faces (keyed.c) ---- */
+/* ---- faces (keyed.c, faces.c) ---- */
 
 /* The limiter that 'k' is for 'key', in *f, or elsewhere. */
 struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, uint64_t key,
@@ -118,9 +121,12 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 void neap_keyed_hint(const struct neap_keyed *k, uint64_t key);
 /* An entry in the table for one that has none; NULL when there is no room. */
 int64_t *neap_face_entry(struct neap_face *f);
-/* Make it that of f->key in a slot's table, as it is at this moment (stripes.c). */
-void neap_face_share(struct neap_face *f, const struct neap_slot *s, struct neap_limiter *instead,
-		     neap_ns now);
+/* Write what became of it into the table, if it has a place there. */
+void neap_face_write(struct neap_face *f);
+/* How many of its permits this process can give back. */
+int64_t neap_face_out(const struct neap_face *f);
+/* The rest of one whose table processes share. Make it what f->key has there at this moment. */
+struct neap_limiter *neap_face_share(struct neap_face *f, neap_ns now, int how);
 /* Nobody else is at its key from here on, and it is as it is then. Several in this order. */
 int neap_face_before(const struct neap_face *f, const struct neap_face *g);
 void neap_face_enter(struct neap_face *f, neap_ns now);
@@ -131,9 +137,12 @@ void neap_face_leave(struct neap_face *f);
 struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key);
 const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k);
 
-static inline int64_t *neap_face_word(struct neap_limiter *l)
+/* Is one word all that a key needs? */
+static inline int neap_is_word(const struct neap_limiter *l)
 {
-	return l->kind == NEAP_GCRA ? &l->as.gcra.tat : &l->as.semaphore.in_use;
+	return l->kind == NEAP_GCRA || l->kind == NEAP_SEMAPHORE || l->kind == NEAP_PAUSE;
 }
+
+static inline int64_t *neap_face_word(struct neap_limiter *l) { return &l->as.word; }
 
 #endif

@@ -25,6 +25,9 @@
  * that started at another time, or a zombie whose threads are all gone. What cannot be seen (/proc
  * may hide others) is taken to be alive: then permits stay out, and that is all.
  *
+ * A process maps a file once, however often it is opened there: the master of a server opens it anew
+ * at each reload. So those who open it are counted, and the last to close unmaps it.
+ *
  * A child made by fork has its parent's memory, what the parent knows of itself included. That is
  * set right in the child before fork answers.
  */
@@ -112,17 +115,22 @@ static int is_dead(const struct neap_process *p)
 	return since && (since != p->started || gone);
 }
 
-int64_t neap_segment_reap(struct neap_segment *s)
+int64_t neap_header_reap(struct neap_header *h)
 {
 	int64_t back = 0;
-	for (int32_t i = 1; !s->read_only && i <= s->header->processes_max; i++) {
-		if (!__atomic_load_n(&s->header->process[i].used, __ATOMIC_RELAXED))
+	for (int32_t i = 1; i <= h->processes_max; i++) {
+		if (!__atomic_load_n(&h->process[i].used, __ATOMIC_RELAXED))
 			continue;
-		struct neap_process p = neap_guard_process(s->header, i);
+		struct neap_process p = neap_guard_process(h, i);
 		if (p.used && is_dead(&p))
-			back += neap_guard_reap(s->header, i, &p);
+			back += neap_stripes_reap(h, i, &p) + neap_guard_reap(h, i, &p);
 	}
 	return back;
+}
+
+int64_t neap_segment_reap(struct neap_segment *s)
+{
+	return s->read_only ? 0 : neap_header_reap(s->header);
 }
 
 /* ---- this process ---- */
@@ -154,27 +162,39 @@ static void in_child(void)
 	pthread_mutex_unlock(&opened.mutex);
 }
 
+/* One of this process that is mapped already, in the same way. */
+static struct neap_segment *find_open(const struct stat *st, int read_only)
+{
+	struct neap_segment *s = opened.first;
+	while (s && !(s->inode == (int64_t)st->st_ino && s->device == (int64_t)st->st_dev &&
+		      s->read_only == read_only))
+		s = s->next;
+	return s;
+}
+
 static int enlist(struct neap_segment *s)
 {
-	pthread_mutex_lock(&opened.mutex);
 	if (!opened.watched)
 		opened.watched = pthread_atfork(before_fork, after_fork, in_child) == 0;
 	if (opened.watched) {
 		s->next = opened.first;
 		opened.first = s;
 	}
-	pthread_mutex_unlock(&opened.mutex);
 	return opened.watched;
 }
 
-static void strike_off(const struct neap_segment *s)
+/* 1: that was its last use. */
+static int strike_off(struct neap_segment *s)
 {
 	pthread_mutex_lock(&opened.mutex);
+	int last = --s->uses == 0;
 	struct neap_segment **at = &opened.first;
-	while (*at != s)
+	while (last && *at != s)
 		at = &(*at)->next;
-	*at = s->next;
+	if (last)
+		*at = s->next;
 	pthread_mutex_unlock(&opened.mutex);
+	return last;
 }
 
 /* ---- the file ---- */
@@ -287,7 +307,6 @@ static int examine(const struct attempt *a, int fd, struct neap_header *h, struc
 static int map(const struct attempt *a, int fd, int64_t bytes, struct neap_segment *s)
 {
 	s->page = (size_t)sysconf(_SC_PAGESIZE);
-	s->read_only = a->options.how == NEAP_INSPECT;
 	char *all = mmap(NULL, s->page + (size_t)bytes, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (all == MAP_FAILED)
@@ -305,8 +324,39 @@ static int map(const struct attempt *a, int fd, int64_t bytes, struct neap_segme
 	return NEAP_OK;
 }
 
+static int map_new(const struct attempt *a, int fd, int64_t bytes, const struct stat *st,
+		   struct neap_segment **out)
+{
+	struct neap_segment *s = calloc(1, sizeof *s);
+	if (!s)
+		return complain(a, NEAP_ENOMEM, "no memory");
+	*s = (struct neap_segment){.device = (int64_t)st->st_dev, .inode = (int64_t)st->st_ino,
+				   .read_only = a->options.how == NEAP_INSPECT};
+	int status = map(a, fd, bytes, s);
+	if (status)
+		free(s);
+	else
+		*out = s;
+	return status;
+}
+
+/* Map it, but once: who reloads opens it again and again. */
+static int use(const struct attempt *a, int fd, int64_t bytes, const struct stat *st,
+	       struct neap_segment **out)
+{
+	pthread_mutex_lock(&opened.mutex);
+	struct neap_segment *s = find_open(st, a->options.how == NEAP_INSPECT);
+	int status = s ? NEAP_OK : map_new(a, fd, bytes, st, &s);
+	if (!status) {
+		s->uses++;
+		*out = s;
+	}
+	pthread_mutex_unlock(&opened.mutex);
+	return status;
+}
+
 /* Once: NEAP_OK, an error, or 1: look again. */
-static int attach(const struct attempt *a, struct neap_segment *s)
+static int attach(const struct attempt *a, struct neap_segment **out)
 {
 	struct neap_header h = {.bytes = 0};
 	struct stat st;
@@ -322,7 +372,7 @@ static int attach(const struct attempt *a, struct neap_segment *s)
 	if (status == STALE)
 		remove_stale(a, fd);
 	else if (!status)
-		status = map(a, fd, h.bytes, s);
+		status = use(a, fd, h.bytes, &st, out);
 	int saved = errno;
 	close(fd);
 	errno = saved;
@@ -354,29 +404,22 @@ int neap_segment_open(const char *name, const struct neap_segment_options *optio
 	int status = prepare(&a, name);
 	if (status)
 		return status;
-	struct neap_segment *s = calloc(1, sizeof *s);
-	if (!s)
-		return complain(&a, NEAP_ENOMEM, "no memory");
 	status = 1;
 	for (int left = TRIES; left && status > 0; left--)
-		status = attach(&a, s);
+		status = attach(&a, out);
 	if (status > 0) {
 		errno = EAGAIN;
 		status = complain(&a, NEAP_ESYS, "is removed again and again");
 	}
-	if (status)
-		free(s);
-	else
-		*out = s;
 	return status;
 }
 
 void neap_segment_close(struct neap_segment *s)
 {
-	if (!s)
+	if (!s || !strike_off(s))
 		return;
-	strike_off(s);
-	if (!s->read_only)
+	int32_t own = neap_here_of(s->header)->process;
+	if (!s->read_only && !(own && neap_stripes_hold(s->header, own)))
 		neap_guard_resign(s->header);
 	munmap((char *)s->header - s->page, s->page + (size_t)s->header->bytes);
 	free(s);

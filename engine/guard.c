@@ -43,8 +43,8 @@
  * Pointers differ between processes, so who enters first sets the one that his log has; distances
  * from the beginning of the segment do not.
  *
- * Order, so that nobody waits in a circle: names, then guards by segment and place, then that of a
- * rate, then records.
+ * Order, so that nobody waits in a circle: names, then stripes (stripes.c), then guards by segment and
+ * place, then that of a rate, then records.
  */
 #include "change.h"
 #include "segment.h"
@@ -111,7 +111,7 @@ __attribute__((cold)) static void ask_for_record(struct neap_header *h, struct n
 	pthread_mutex_unlock(&h->records);
 }
 
-static int32_t own_record(const struct neap_limiter *l)
+int32_t neap_guard_record(const struct neap_limiter *l)
 {
 	struct neap_header *h = neap_header_of(l);
 	struct neap_here *here = neap_here_of(h);
@@ -128,15 +128,10 @@ struct neap_process neap_guard_process(struct neap_header *h, int32_t process)
 	return p;
 }
 
-static int is_of(const struct neap_process *record, const struct neap_process *p)
-{
-	return record->used && record->pid == p->pid && record->started == p->started;
-}
-
 static void free_record(struct neap_header *h, int32_t process, const struct neap_process *p)
 {
 	lock_records(h);
-	if (is_of(&h->process[process], p))
+	if (neap_process_is(&h->process[process], p))
 		h->process[process].used = 0;
 	pthread_mutex_unlock(&h->records);
 }
@@ -269,7 +264,7 @@ static void begin(struct neap_limiter *l, int what, uint32_t from, uint32_t coun
 
 void neap_guard_begin(struct neap_limiter *l, int what, uint32_t from, uint32_t count)
 {
-	begin(l, what, from, count, has_permits(l) ? own_record(l) : 0);
+	begin(l, what, from, count, has_permits(l) ? neap_guard_record(l) : 0);
 }
 
 void neap_guard_commit(struct neap_limiter *l)
@@ -290,7 +285,7 @@ int64_t neap_guard_reap(struct neap_header *h, int32_t process, const struct nea
 			continue;
 		neap_guard_enter(l);   /* even if it holds nothing: it may, once its change is undone */
 		struct neap_process now = neap_guard_process(h, process);
-		int64_t held = is_of(&now, dead) ? s->holding[process] : 0;
+		int64_t held = neap_process_is(&now, dead) ? s->holding[process] : 0;
 		if (held) {
 			begin(l, NEAP_OF_STATE, 0, 0, process);
 			if (l->kind == NEAP_SEMAPHORE)

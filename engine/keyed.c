@@ -27,16 +27,15 @@
  * Who waits for a keyed limiter waits for its key: posts are known by limiter and key (ask.c).
  *
  * The table may lie in a segment (stripes.c), and what is here is then one process's way to it. A
- * face is then a copy of what others may change at once, and is read again by who takes (asked.c).
+ * face is then a copy of what others may change at once, and is read again by who takes (faces.c).
  *
  * Invariants:
  *   a face's word is the table's until that table is used again, and one request uses each once
  *   nothing is written for a look, or for what was refused
  *   who is held has no word in a table, or one that is as good as none
  */
-#include "asked.h"
+#include "keyed.h"
 #include "change.h"
-#include "held.h"
 #include "keys.h"
 #include "segment.h"
 
@@ -51,33 +50,14 @@ struct own {
 	struct neap_limiter *limiter;
 };
 
-struct neap_keyed {
-	struct neap_limiter like, shared;
-	struct neap_keys *keys;   /* NULL: keys have limiters of their own, or none, or: */
-	struct neap_slot *slot;   /* the table is that of a segment */
-	struct neap_roster own;
-	struct neap_helds held;   /* rates alone */
-	int32_t full;
-	int64_t shares, refused, evicted;
-	neap_ns idle_ns;
-	uint8_t secret[16];
-	int64_t count_max;
-
-	/* being carried over: */
-	struct neap_keys *old;    /* NULL: nothing is */
-	struct neap_limiter was;  /* what 'like' was */
-	int32_t keep;
-	neap_ns changed;          /* when */
-	uint64_t cursor;          /* in 'old' */
-	int32_t left;             /* 1: somebody before the cursor found no place */
-};
-
 /* ---- words ---- */
 
-/* Up to here a word is as good as none: a rate's when it is full again, permits when none is out. */
+/* Up to here a word is as good as none: a rate's when it is full again, permits when none is out, one
+ * that is the caller's when it is past. */
 static int64_t clock_of(const struct neap_limiter *l, neap_ns now)
 {
-	return l->kind == NEAP_GCRA ? neap_gcra_clock(&l->as.gcra, now) : 0;
+	return l->kind == NEAP_GCRA ? neap_gcra_clock(&l->as.gcra, now)
+	       : l->kind == NEAP_PAUSE ? now : 0;
 }
 
 /* The same 1 ns ago: a word that has become as good as none within this ns may be waited for, and
@@ -188,31 +168,6 @@ static neap_ns frees_at(const struct neap_keyed *k, int64_t word)
 
 /* ---- faces ---- */
 
-/* Of a table that processes share. */
-static struct neap_limiter *shared_face(struct neap_face *f, struct neap_keyed *k, neap_ns now,
-					int how)
-{
-	neap_face_share(f, k->slot, k->full == NEAP_SHARED ? &k->slot->limiter : NULL, now);
-	if (!f->room_at)
-		return &f->limiter;
-	*(f->instead ? &k->shares : &k->refused) += how == NEAP_WANT;
-	return f->instead ? f->instead : &f->limiter;
-}
-
-void neap_keyed_hint(const struct neap_keyed *k, uint64_t key)
-{
-	if (k->keys)
-		neap_keys_hint(k->keys, key);
-	else if (k->slot)
-		neap_stripe_hint(k->slot, key);
-}
-
-int64_t *neap_face_entry(struct neap_face *f)
-{
-	return f->stripe ? neap_stripe_place(f->slot, f->stripe, f->key, f->clock)
-			 : neap_keys_at(f->of->keys, f->key, f->clock);
-}
-
 struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, uint64_t key,
 				     neap_ns now, int how)
 {
@@ -223,7 +178,7 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 	f->key = key;
 	f->stripe = NULL;
 	if (k->slot)
-		return shared_face(f, k, now, how);
+		return neap_face_share(f, now, how);
 	f->limiter = k->like;
 	f->clock = clock_before(&k->like, now);
 	f->word = NULL;
@@ -305,8 +260,7 @@ static struct neap_keyed *begin(int64_t count_max, int full)
 struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t count_max, int full,
 				   neap_ns idle_ns, const uint8_t *secret)
 {
-	if ((like && like->kind != NEAP_GCRA && like->kind != NEAP_SEMAPHORE) || full < NEAP_REFUSE ||
-	    full > NEAP_SHARED)
+	if ((like && !neap_is_word(like)) || full < NEAP_REFUSE || full > NEAP_SHARED)
 		return NULL;
 	struct neap_keyed *k = begin(count_max, full);
 	if (!k)
@@ -336,11 +290,17 @@ struct neap_keyed *neap_keyed_over(struct neap_slot *s, int full)
 	return k;
 }
 
+void neap_keyed_idle(struct neap_keyed *k, neap_ns idle_ns)
+{
+	assert(k->slot && idle_ns >= 0 && idle_ns <= neap_horizon);
+	k->idle_ns = idle_ns;
+}
+
 int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int keep, neap_ns now)
 {
 	if (k->slot)
 		return neap_segment_change(k->slot, like, keep, 0, now);
-	if (!k->keys || like->kind != k->like.kind)
+	if (!k->keys || like->kind != k->like.kind || like->kind == NEAP_PAUSE)
 		return NEAP_ERANGE;
 	struct neap_limiter fresh = *like;
 	fresh.shared = 0;
@@ -457,7 +417,7 @@ int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 {
 	int64_t count = k->own.count;
 	if (k->slot)
-		return count + neap_stripes_count(k->slot, now);
+		return count + neap_stripes_count(k->slot, k->idle_ns, now);
 	if (k->keys) {
 		neap_keys_turn_to(k->keys, now);
 		if (k->held.record.count)

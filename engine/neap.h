@@ -623,8 +623,8 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 
 /* ==== ring 1: keyed, a limit for every key ============================================== */
 
-/* Every key has the limit that 'like' is, a gcra or a semaphore, and begins as a new one; 'like' is
- * copied. A key takes 16 bytes once it is used, and none when nothing of that is left. At most
+/* Every key has the limit that 'like' is, a gcra or a semaphore (or a pause: see _word), and begins
+ * as a new one; 'like' is copied. A key takes 16 bytes once it is used, and none when nothing of that is left. At most
  * 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and 'secret'); then a new one is
  * turned away (NEAP_SHED), or takes the place of the least recently seen, debts forgotten, or
  * shares one limiter with all others that found no place; who has permits out is forgotten by
@@ -657,6 +657,16 @@ int neap_keyed_hold(struct neap_keyed *k, uint64_t key, int64_t tokens, neap_ns 
 int neap_keyed_look(struct neap_keyed *k, uint64_t key, neap_ns now, struct neap_limiter *out);
 /* Forget a key as if it were new, and not held; one with a limiter of its own keeps that. */
 void neap_keyed_forget(struct neap_keyed *k, uint64_t key);
+/* Of a table in a segment, to be said before it is used: forget keys that were not seen for idle_ns
+ * (0: none), as this process sees it. */
+void neap_keyed_idle(struct neap_keyed *k, neap_ns idle_ns);
+/* For arithmetic of the caller's own, of a keyed like a pause, which is to be in no request: the word
+ * of a key, 0 if it has none, or one up to 'clock'. And make it 'to' (>= 0) if it is 'from': 1; 0: it
+ * is another by now; NEAP_EFULL: there is no room for another key. So who reads, computes, and swaps
+ * until it is 1 is alone, of all processes if the table is theirs. Of permits the word is how many
+ * are out; NEAP_ERANGE: not so many are this process's to give back. */
+int64_t neap_keyed_word(struct neap_keyed *k, uint64_t key, int64_t clock);
+int neap_keyed_swap(struct neap_keyed *k, uint64_t key, int64_t clock, int64_t from, int64_t to);
 /* How many keys are alive, those with limiters of their own and those that are held included. Walks
  * the table. */
 int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now);
@@ -909,7 +919,7 @@ enum {
 struct neap_segment_options {
 	int64_t log_bytes;       /* for the logs of windows, twice 16 bytes an entry, and of breakers,
 				  * each rounded up to a power of two; and for keys. Up to 2^36.
-				  * 0: 256 KiB */
+				  * 0: 512 KiB */
 	int32_t limiters_max;    /* names, 1 to 65536; 0: 64 */
 	int32_t processes_max;   /* that may ever hold permits, at once, 1 to 1024; 0: 64. What more
 				  * of them take does not come back when they die */
@@ -930,8 +940,8 @@ struct neap_segment_options {
  *     NEAP_ENOMEM */
 int neap_segment_open(const char *name, const struct neap_segment_options *options,
 		      struct neap_segment **out, char *error, size_t size);
-/* Its limiters may not be used any more by this process. Permits that are out stay so until the
- * process ends. The file stays: who wants it gone removes it when nobody has it open. */
+/* To be said once for each _open: a process maps a file once, and after the last _close its limiters
+ * may not be used any more. Permits that are out stay so until the process ends. The file stays: who wants it gone removes it when nobody has it open. */
 void neap_segment_close(struct neap_segment *s);
 
 /* The limiter of a name, or NULL. Its address holds until _close. */
@@ -948,11 +958,12 @@ struct neap_limiter *neap_segment_find(const struct neap_segment *s, const char 
 int neap_segment_add(struct neap_segment *s, const char *name, const struct neap_limiter *like,
 		     int keep, int64_t generation, neap_ns now, struct neap_limiter **out);
 /* Limits by key, for all processes: as neap_keyed_open, of a table in the segment, of which *out is
- * this process's, to be closed before the segment. 'like' is a gcra; semaphores cannot be had by key,
- * for their permits would need a holder each. 'count_max' keys alive at once, in 21 bytes each, up to
- * 9 KB more, and at least 9, of 'log_bytes'; above 512 they are cut into stripes of 410, and one of
- * a million may be full before all are. It does not grow. 'full' is NEAP_REFUSE, or NEAP_SHARED: those
- * of all processes that say so share one limiter. What time has refilled makes room.
+ * this process's, to be closed before the segment. 'count_max' keys alive at once, in 31 bytes each,
+ * up to 13 KB more, and at least 13, of 'log_bytes'; above 512 they are cut into stripes of 410, and
+ * one of a million may be full before all are. It does not grow. Of permits, below 2^48 of a key, a
+ * process that holds some takes such an entry, and they come back when it dies (_reap). 'full' as
+ * there, each as this process asks for it: those of all processes that say NEAP_SHARED share one
+ * limiter, and the least recently seen is that of the stripe. What time has refilled makes room.
  *
  * All processes must hash keys under the segment's secret (_secret). Names, 'generation', 'keep' and
  * answers as for _add, and neap_keyed_change is that with generation 0; NEAP_EFULL, too, when the
@@ -960,8 +971,9 @@ int neap_segment_add(struct neap_segment *s, const char *name, const struct neap
  *
  * Between processes a request is granted all its terms or none, and a key never more than its limit;
  * its waiters are woken, in order, by their own process, and nobody has precedence over those of
- * another. A key's own limiter (_set), and what _stats counts, are this process's; no key can be
- * held. An all has the table of a name once. */
+ * another. A key's own limiter (_set) is this process's, though it may lie in the segment; so is
+ * what _stats counts. No key can be held: an entry is one word that is written at once, and a hold is
+ * three. An all has the table of a name once. */
 int neap_segment_keyed(struct neap_segment *s, const char *name, const struct neap_limiter *like,
 		       int64_t count_max, int full, int keep, int64_t generation, neap_ns now,
 		       struct neap_keyed **out);
@@ -1044,7 +1056,8 @@ struct neap_bell {
  * Every thread has an engine of its own, with no other ticket open; rates, semaphores and pauses
  * (not keyed) are shared. Each thread is exact by itself; between threads there is no order, and
  * who comes first is served. It hears when the bell is rung, and else looks when something is due,
- * and once a second: so 'bell' may be NULL where time alone lets one go. */
+ * and once a second: so 'bell' may be NULL where time alone lets one go. Of a segment's limiters it
+ * looks twice a second, and each time gives back what dead processes held (_reap), and rings. */
 int neap_wait(struct neap_engine *e, const struct neap_request *r, struct neap_bell *bell,
 	      struct neap_answer *a);
 /* To be said after a give, a settle, or whatever else lets somebody go sooner: all who sleep with

@@ -46,7 +46,7 @@ int64_t neap_segment_measure(struct neap_segment_options *o)
 {
 	o->limiters_max = o->limiters_max ? o->limiters_max : 64;
 	o->processes_max = o->processes_max ? o->processes_max : 64;
-	o->log_bytes = o->log_bytes ? o->log_bytes : INT64_C(1) << 18;
+	o->log_bytes = o->log_bytes ? o->log_bytes : INT64_C(1) << 19;
 	o->mode = o->mode ? o->mode : 0600;
 	if (o->limiters_max < 1 || o->limiters_max > 1 << 16 || o->processes_max < 1 ||
 	    o->processes_max > 1 << 10 || o->log_bytes < 1 || o->log_bytes > INT64_C(1) << 36 ||
@@ -290,8 +290,10 @@ int neap_segment_keyed(struct neap_segment *s, const char *name, const struct ne
 		       struct neap_keyed **out)
 {
 	struct neap_slot *slot;
-	if (like->kind != NEAP_GCRA || count_max < 1 || count_max > 1 << 30 ||
-	    (full != NEAP_REFUSE && full != NEAP_SHARED))
+	int64_t permits = like->kind == NEAP_SEMAPHORE ? like->as.semaphore.limit : 0;
+	if ((like->kind != NEAP_GCRA && like->kind != NEAP_SEMAPHORE && like->kind != NEAP_PAUSE) ||
+	    permits >> NEAP_HOLDER_SHIFT || count_max < 1 || count_max > 1 << 30 ||
+	    full < NEAP_REFUSE || full > NEAP_SHARED)
 		return NEAP_ERANGE;
 	int status = add(s, name, like, count_max, keep, generation, now, &slot);
 	if (status < 0)

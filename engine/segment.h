@@ -9,11 +9,13 @@
 #include <pthread.h>
 
 enum {
-	NEAP_LAYOUT = 2,          /* one more with each change of what follows, or of its meaning */
+	NEAP_LAYOUT = 3,          /* one more with each change of what follows, or of its meaning */
 	NEAP_UNIT = 64,           /* bytes: everything lies at a multiple of it from the beginning */
 	NEAP_SPEC_WORDS = 20,
 	NEAP_STRIPE_LINES = 128, NEAP_STRIPE_WAYS = 4,
 	NEAP_PROGRESS_BITS = 16,
+	NEAP_STAMP_SHIFT = 12,
+	NEAP_HOLDER_SHIFT = 48,   /* of permits: above are the holder, below how many */
 };
 
 /* Where a limiter has its log: two halves, of which one is in use. */
@@ -52,8 +54,10 @@ struct neap_stripe {
 	int64_t lost;             /* the latest word that was overwritten, or 0 */
 	int64_t saved[2];
 	struct neap_gcra limit[2];   /* by the serial's lowest bit */
+	int64_t stamp;            /* the latest of 'seen' */
 	uint8_t reach[NEAP_STRIPE_LINES];
 	_Alignas(NEAP_UNIT) struct neap_pair pair[NEAP_STRIPE_LINES * NEAP_STRIPE_WAYS];
+	int64_t seen[NEAP_STRIPE_LINES * NEAP_STRIPE_WAYS];   /* us and a count: no two alike */
 };
 
 /* A limiter and its guard. */
@@ -109,6 +113,8 @@ struct neap_segment {
 	struct neap_header *header;
 	struct neap_segment *next;   /* of this process */
 	size_t page;              /* before the header, mapped with it */
+	int64_t device, inode;    /* which file it is */
+	int32_t uses;             /* opens without a close */
 	int32_t read_only;
 };
 
@@ -125,6 +131,11 @@ static inline struct neap_slot *neap_slot_of(const struct neap_limiter *l)
 static inline struct neap_header *neap_header_of(const struct neap_limiter *l)
 {
 	return (struct neap_header *)(void *)((char *)neap_slot_of(l) - (int64_t)l->shared * NEAP_UNIT);
+}
+
+static inline int neap_process_is(const struct neap_process *record, const struct neap_process *p)
+{
+	return record->used && record->pid == p->pid && record->started == p->started;
 }
 
 static inline struct neap_here *neap_here_of(const struct neap_header *h)
@@ -170,6 +181,8 @@ void neap_guard_point(struct neap_slot *s);
 int neap_guard_before(const struct neap_limiter *a, const struct neap_limiter *b);
 /* Give back what a process held that is dead, and free its record. Answers how many permits. */
 int64_t neap_guard_reap(struct neap_header *h, int32_t process, const struct neap_process *dead);
+/* The own record, taken on first use; 0: there was none. */
+int32_t neap_guard_record(const struct neap_limiter *l);
 /* A record of processes, as it is now. */
 struct neap_process neap_guard_process(struct neap_header *h, int32_t process);
 /* Free the own record, if nothing is out. */
@@ -200,7 +213,7 @@ static inline int neap_guard_moved(const struct neap_limiter *l, int64_t version
 	return __atomic_load_n(&neap_slot_of(l)->version, __ATOMIC_RELAXED) != version;
 }
 
-/* ---- stripes.c: limits by key ---- */
+/* ---- stripes.c, muster.c: limits by key ---- */
 
 /* Bytes of a table for so many keys, and what it consists of. */
 int64_t neap_stripes_bytes(struct neap_stripes *t, int64_t keys_max);
@@ -208,10 +221,14 @@ int64_t neap_stripes_bytes(struct neap_stripes *t, int64_t keys_max);
 void neap_stripes_make(const struct neap_slot *s);
 /* Let no stripe be behind. */
 void neap_stripes_follow(const struct neap_slot *s);
-int64_t neap_stripes_count(const struct neap_slot *s, neap_ns now);
+int64_t neap_stripes_count(const struct neap_slot *s, neap_ns idle_ns, neap_ns now);
 void neap_stripes_stats(const struct neap_slot *s, struct neap_keys_stats *out);
 void neap_stripes_forget(const struct neap_slot *s, uint64_t key);
 int neap_stripes_check(const struct neap_slot *s);
+/* Give back what a process holds that is dead; before its record is freed. */
+int64_t neap_stripes_reap(struct neap_header *h, int32_t process, const struct neap_process *dead);
+/* Does it hold anything? */
+int neap_stripes_hold(const struct neap_header *h, int32_t process);
 /* Where a key is. */
 struct neap_stripe *neap_stripe_of(const struct neap_slot *s, uint64_t key);
 void neap_stripe_hint(const struct neap_slot *s, uint64_t key);
@@ -224,19 +241,40 @@ int neap_stripe_before(const struct neap_slot *s, const struct neap_stripe *a,
 		       const struct neap_slot *o, const struct neap_stripe *b);
 /* The rest by who has entered. What its words are of: */
 struct neap_gcra *neap_stripe_limit(struct neap_stripe *t);
+/* Who comes, and what is as good as not there to him. */
+struct neap_visit {
+	neap_ns now;
+	int64_t clock;            /* words up to this one; */
+	int64_t idle_us;          /* and entries that were not seen for so long; 0: none */
+	int32_t holder;           /* of permits: whose entry is meant */
+	int32_t evicts;           /* 1: the least recently seen makes room for another key, */
+	int32_t evicted;          /* and did, so many times */
+};
+void neap_visit_begin(struct neap_visit *v, neap_ns idle_ns, neap_ns now);
 /* The key's word, or NULL; and then what it may have been, for who comes late, or 0. */
-int64_t *neap_stripe_find(const struct neap_slot *s, struct neap_stripe *t, uint64_t key);
+int64_t *neap_stripe_find(const struct neap_slot *s, struct neap_stripe *t, uint64_t key,
+			  const struct neap_visit *v);
 int64_t neap_stripe_lost(const struct neap_stripe *t, int64_t clock);
-/* Is there an entry for another key? 0: not before clock *least. */
-int neap_stripe_room(const struct neap_slot *s, struct neap_stripe *t, int64_t clock,
-		     int64_t *least);
+/* Of permits: how many are out of a key. */
+int64_t neap_stripe_permits(const struct neap_slot *s, struct neap_stripe *t, uint64_t key);
+/* The key of this word is seen. */
+void neap_stripe_see(struct neap_stripe *t, const int64_t *word, neap_ns now);
+/* Is there an entry for another key? 0: the first word to end is *least, and the first entry to be
+ * forgotten was last seen at *seen_us. */
+int neap_stripe_room(const struct neap_slot *s, const struct neap_stripe *t,
+		     const struct neap_visit *v, int64_t *least, int64_t *seen_us);
 /* Make the key, which is not there, one; its word is 0 until it is written. NULL: no room. */
 int64_t *neap_stripe_place(const struct neap_slot *s, struct neap_stripe *t, uint64_t key,
-			   int64_t clock);
+			   struct neap_visit *v);
 
 /* A slot with a table becomes what 'like' is, as neap_segment_add says; who changes the names. */
 int neap_segment_change(struct neap_slot *s, const struct neap_limiter *like, int keep,
 			int64_t generation, neap_ns now);
+
+/* ---- attach.c ---- */
+
+/* As neap_segment_reap, by the header of one that is mapped to be written. */
+int64_t neap_header_reap(struct neap_header *h);
 
 /* ---- keyed.c ---- */
 

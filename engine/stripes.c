@@ -38,15 +38,11 @@
  *   words that were overwritten are no later than 'lost'
  *   the limit of a stripe is that of its slot, or the one before
  */
-#include "asked.h"
 #include "change.h"
-#include "segment.h"
+#include "stripes.h"
 
 #include <assert.h>
 #include <string.h>
-
-/* Words of a stripe: its entries', and 'lost'. */
-enum { WORDS = NEAP_STRIPE_LINES * NEAP_STRIPE_WAYS + 1, PROGRESS = (1 << NEAP_PROGRESS_BITS) - 1 };
 
 static void barrier(void) { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
 
@@ -62,12 +58,6 @@ int64_t neap_stripes_bytes(struct neap_stripes *t, int64_t keys_max)
 	return t->count * (int64_t)sizeof(struct neap_stripe);
 }
 
-static struct neap_stripe *stripe_at(const struct neap_slot *s, uint32_t i)
-{
-	char *base = (char *)neap_header_of(&s->limiter);
-	return (struct neap_stripe *)(void *)(base + s->place.at) + i;
-}
-
 struct neap_stripe *neap_stripe_of(const struct neap_slot *s, uint64_t key)
 {
 	return stripe_at(s, (uint32_t)((key >> 32) * s->stripes.count >> 32));
@@ -81,17 +71,6 @@ int neap_stripe_before(const struct neap_slot *s, const struct neap_stripe *a,
 	if (left->id != right->id)
 		return left->id < right->id;
 	return (const char *)a - (const char *)left < (const char *)b - (const char *)right;
-}
-
-/* Lines that have entries to be used. */
-static uint32_t lines_of(const struct neap_slot *s)
-{
-	return (s->stripes.places + NEAP_STRIPE_WAYS - 1) / NEAP_STRIPE_WAYS;
-}
-
-static uint32_t home_of(const struct neap_slot *s, uint64_t key)
-{
-	return (uint32_t)((key & UINT32_MAX) * lines_of(s) >> 32);
 }
 
 static uint32_t line_after(const struct neap_slot *s, uint32_t line)
@@ -116,8 +95,6 @@ struct neap_gcra *neap_stripe_limit(struct neap_stripe *t)
 	return &t->limit[t->progress >> NEAP_PROGRESS_BITS & 1];
 }
 
-static int64_t serial_of(const struct neap_stripe *t) { return t->progress >> NEAP_PROGRESS_BITS; }
-
 /* ---- from one limit to another ---- */
 
 /* The rate itself, of which no word is. */
@@ -137,7 +114,7 @@ struct wanted {
 
 static struct wanted wanted_of(const struct neap_slot *s)
 {
-	struct wanted w;
+	struct wanted w;   /* its limit says something of a rate alone */
 	int64_t version;
 	do {
 		version = neap_guard_look(&s->limiter);
@@ -185,6 +162,10 @@ __attribute__((cold, noinline)) static void follow(const struct neap_slot *s, st
 	const struct wanted w = wanted_of(s);
 	if (serial_of(t) == w.config.serial)   /* a change was under way that was not made */
 		return;
+	if (s->limiter.kind != NEAP_GCRA) {   /* its words mean the same under any limit */
+		t->progress = w.config.serial << NEAP_PROGRESS_BITS;
+		return;
+	}
 	assert(w.config.serial == serial_of(t) + 1);
 	uint32_t i = (uint32_t)(t->progress & PROGRESS) >> 1;
 	if (i)   /* who was at it died */
@@ -218,7 +199,8 @@ void neap_stripes_make(const struct neap_slot *s)
 		memset(t, 0, sizeof *t);   /* who began to add here may have died */
 		neap_mutex_init(&t->mutex);
 		t->progress = s->config.serial << NEAP_PROGRESS_BITS;
-		*neap_stripe_limit(t) = bare(&s->limiter.as.gcra);
+		if (s->limiter.kind == NEAP_GCRA)
+			*neap_stripe_limit(t) = bare(&s->limiter.as.gcra);
 	}
 }
 
@@ -232,16 +214,42 @@ void neap_stripes_follow(const struct neap_slot *s)
 
 /* ---- a key, by who has entered its stripe ---- */
 
-int64_t *neap_stripe_find(const struct neap_slot *s, struct neap_stripe *t, uint64_t key)
+void neap_visit_begin(struct neap_visit *v, neap_ns idle_ns, neap_ns now)
+{
+	*v = (struct neap_visit){.now = now, .idle_us = (idle_ns + 999) / 1000};
+}
+
+int64_t *neap_stripe_find(const struct neap_slot *s, struct neap_stripe *t, uint64_t key,
+			  const struct neap_visit *v)
 {
 	uint32_t home = home_of(s, key), at = home;
 	for (uint32_t d = 0; d <= t->reach[home]; d++, at = line_after(s, at))
 		for (uint32_t i = 0; i < NEAP_STRIPE_WAYS; i++) {
 			struct neap_pair *p = pair_at(t, at, i);
-			if (p->key == key && p->word)
-				return &p->word;
+			if (p->key == key && p->word && holder_of(s, p) == v->holder)
+				return is_idle(t, p, v) ? NULL : &p->word;
 		}
 	return NULL;
+}
+
+int64_t neap_stripe_permits(const struct neap_slot *s, struct neap_stripe *t, uint64_t key)
+{
+	uint32_t home = home_of(s, key), at = home;
+	int64_t sum = 0;
+	for (uint32_t d = 0; d <= t->reach[home]; d++, at = line_after(s, at))
+		for (uint32_t i = 0; i < NEAP_STRIPE_WAYS; i++) {
+			const struct neap_pair *p = pair_at(t, at, i);
+			sum += p->key == key ? permits_of(p) : 0;
+		}
+	return sum;
+}
+
+void neap_stripe_see(struct neap_stripe *t, const int64_t *word, neap_ns now)
+{
+	const char *at = (const char *)word - offsetof(struct neap_pair, word);
+	int64_t least = now / 1000 << NEAP_STAMP_SHIFT;
+	t->stamp = least > t->stamp ? least : t->stamp + 1;
+	t->seen[(const struct neap_pair *)(const void *)at - t->pair] = t->stamp;
 }
 
 int64_t neap_stripe_lost(const struct neap_stripe *t, int64_t clock)
@@ -249,53 +257,87 @@ int64_t neap_stripe_lost(const struct neap_stripe *t, int64_t clock)
 	return t->lost > clock ? t->lost : 0;
 }
 
-/* An entry has no word any more, and could be found by none who needs to know what it was. */
-static void lose(struct neap_stripe *t, struct neap_pair *p)
+/* An entry has no word any more. One that time has ended could be found by none who needs to know
+ * what it was; one that is forgotten is forgotten. */
+static void lose(struct neap_stripe *t, struct neap_pair *p, int64_t clock)
 {
-	t->lost = p->word > t->lost ? p->word : t->lost;
+	if (p->word <= clock && p->word > t->lost)
+		t->lost = p->word;
 	barrier();
 	__atomic_store_n(&p->word, 0, __ATOMIC_RELAXED);
 	barrier();
 }
 
-int neap_stripe_room(const struct neap_slot *s, struct neap_stripe *t, int64_t clock,
-		     int64_t *least)
+int neap_stripe_room(const struct neap_slot *s, const struct neap_stripe *t,
+		     const struct neap_visit *v, int64_t *least, int64_t *seen)
 {
-	*least = INT64_MAX;
+	*least = *seen = INT64_MAX;
 	for (uint32_t i = 0; i < s->stripes.places; i++) {
-		if (t->pair[i].word <= clock)
+		const struct neap_pair *p = &t->pair[i];
+		if (v->evicts || is_free(t, p, v))
 			return 1;
-		*least = t->pair[i].word < *least ? t->pair[i].word : *least;
+		*least = p->word < *least ? p->word : *least;
+		*seen = seen_us(t, p) < *seen ? seen_us(t, p) : *seen;
 	}
 	return 0;
 }
 
-int64_t *neap_stripe_place(const struct neap_slot *s, struct neap_stripe *t, uint64_t key,
-			   int64_t clock)
+/* What one walk from a key's home finds: the first free entry, and the reach that others of that
+ * home need. */
+struct walk {
+	struct neap_pair *place;
+	uint32_t past, needed;   /* lines past the home line */
+};
+
+static struct walk walk(const struct neap_slot *s, struct neap_stripe *t, uint32_t home,
+			const struct neap_visit *v)
 {
-	uint32_t home = home_of(s, key), at = home, past = 0, needed = 0, lines = lines_of(s);
-	struct neap_pair *place = NULL;
-	for (uint32_t d = 0; d < lines && (!place || d <= t->reach[home]); d++, at = line_after(s, at))
+	struct walk w = {0};
+	uint32_t at = home, lines = lines_of(s);
+	for (uint32_t d = 0; d < lines && (!w.place || d <= t->reach[home]); d++, at = line_after(s, at))
 		for (uint32_t i = 0; i < ways_of(s, at); i++) {
 			struct neap_pair *p = pair_at(t, at, i);
 			int own = p->word && home_of(s, p->key) == home;
-			if (p->word > clock) {
-				needed = own ? d : needed;
-			} else if (!place) {
-				place = p;
-				past = d;
+			if (!is_free(t, p, v)) {
+				w.needed = own ? d : w.needed;
+			} else if (!w.place) {
+				w.place = p;
+				w.past = d;
 			} else if (own) {   /* so that the reach falls again as keys die */
-				lose(t, p);
+				lose(t, p, v->clock);
 			}
 		}
-	if (!place)
+	return w;
+}
+
+/* All are in use: have that of the least recently seen. */
+static void evict(const struct neap_slot *s, struct neap_stripe *t, uint32_t home, struct walk *w)
+{
+	uint32_t least = 0, lines = lines_of(s);
+	for (uint32_t i = 1; i < s->stripes.places; i++)
+		least = t->seen[i] < t->seen[least] ? i : least;
+	w->place = &t->pair[least];
+	w->past = (least / NEAP_STRIPE_WAYS + lines - home) % lines;
+}
+
+int64_t *neap_stripe_place(const struct neap_slot *s, struct neap_stripe *t, uint64_t key,
+			   struct neap_visit *v)
+{
+	uint32_t home = home_of(s, key);
+	struct walk w = walk(s, t, home, v);
+	if (!w.place && v->evicts) {
+		evict(s, t, home, &w);
+		v->evicted++;
+	}
+	if (!w.place)
 		return NULL;
-	lose(t, place);
-	t->reach[home] = (uint8_t)(past > needed ? past : needed);
+	lose(t, w.place, v->clock);
+	t->reach[home] = (uint8_t)(w.past > w.needed ? w.past : w.needed);
 	barrier();
-	place->key = key;
+	w.place->key = key;
 	barrier();
-	return &place->word;
+	neap_stripe_see(t, &w.place->word, v->now);
+	return &w.place->word;
 }
 
 void neap_stripe_hint(const struct neap_slot *s, uint64_t key)
@@ -305,107 +347,4 @@ void neap_stripe_hint(const struct neap_slot *s, uint64_t key)
 	__builtin_prefetch(t, 1);
 	__builtin_prefetch(&t->reach[home]);
 	__builtin_prefetch(pair_at(t, home, 0), 1);
-}
-
-/* ---- faces ---- */
-
-int neap_face_before(const struct neap_face *f, const struct neap_face *g)
-{
-	return neap_stripe_before(f->slot, f->stripe, g->slot, g->stripe);
-}
-
-void neap_face_enter(struct neap_face *f, neap_ns now)
-{
-	struct neap_gcra *g = &f->limiter.as.gcra;
-	int64_t least;
-	neap_stripe_enter(f->slot, f->stripe);
-	*g = *neap_stripe_limit(f->stripe);
-	f->clock = neap_gcra_clock(g, now);
-	f->word = neap_stripe_find(f->slot, f->stripe, f->key);
-	f->room_at = 0;
-	g->tat = f->word ? *f->word : neap_stripe_lost(f->stripe, f->clock);
-	if (!f->word && !neap_stripe_room(f->slot, f->stripe, f->clock, &least))
-		f->room_at = neap_gcra_reaches(g, least);
-}
-
-void neap_face_leave(struct neap_face *f)
-{
-	f->word = NULL;
-	neap_stripe_leave(f->stripe);
-}
-
-void neap_face_share(struct neap_face *f, const struct neap_slot *s, struct neap_limiter *instead,
-		     neap_ns now)
-{
-	f->limiter = (struct neap_limiter){.kind = NEAP_GCRA};
-	f->slot = s;
-	f->stripe = neap_stripe_of(s, f->key);
-	f->instead = instead;
-	neap_face_enter(f, now);
-	neap_face_leave(f);
-}
-
-/* ---- all of them ---- */
-
-void neap_stripes_stats(const struct neap_slot *s, struct neap_keys_stats *out)
-{
-	*out = (struct neap_keys_stats){
-		.count_max = s->stripes.keys_max,
-		.entries = (int64_t)s->stripes.count * s->stripes.places,
-		.bytes = s->stripes.count * (int64_t)sizeof(struct neap_stripe),
-	};
-}
-
-void neap_stripes_forget(const struct neap_slot *s, uint64_t key)
-{
-	struct neap_stripe *t = neap_stripe_of(s, key);
-	neap_stripe_enter(s, t);
-	int64_t *word = neap_stripe_find(s, t, key);
-	if (word)
-		__atomic_store_n(word, 0, __ATOMIC_RELAXED);
-	neap_stripe_leave(t);
-}
-
-int64_t neap_stripes_count(const struct neap_slot *s, neap_ns now)
-{
-	int64_t count = 0;
-	for (uint32_t i = 0; i < s->stripes.count; i++) {
-		struct neap_stripe *t = stripe_at(s, i);
-		neap_stripe_enter(s, t);
-		int64_t clock = neap_gcra_clock(neap_stripe_limit(t), now);
-		for (uint32_t n = 0; n < s->stripes.places; n++)
-			count += t->pair[n].word > clock;
-		neap_stripe_leave(t);
-	}
-	return count;
-}
-
-/* ---- proof ---- */
-
-static int check_pair(const struct neap_slot *s, struct neap_stripe *t, uint32_t n)
-{
-	const struct neap_pair *p = &t->pair[n];
-	uint32_t home = home_of(s, p->key), line = n / NEAP_STRIPE_WAYS, lines = lines_of(s);
-	int bad = p->word < 0 || (p->word && neap_stripe_of(s, p->key) != t);
-	bad |= p->word && (line + lines - home) % lines > t->reach[home];
-	for (uint32_t i = 0; i < n; i++)
-		bad |= p->word && t->pair[i].word && t->pair[i].key == p->key;
-	return bad;
-}
-
-int neap_stripes_check(const struct neap_slot *s)
-{
-	int bad = 0;
-	for (uint32_t i = 0; i < s->stripes.count; i++) {
-		struct neap_stripe *t = stripe_at(s, i);
-		neap_stripe_enter(s, t);
-		bad |= serial_of(t) != s->config.serial || t->lost < 0;
-		bad |= (t->progress & PROGRESS) != 0;
-		for (uint32_t n = 0; n < s->stripes.places; n++)
-			bad |= check_pair(s, t, n);
-		for (uint32_t n = s->stripes.places; n < WORDS - 1; n++)
-			bad |= t->pair[n].word != 0;
-		neap_stripe_leave(t);
-	}
-	return bad ? NEAP_ECORRUPT : NEAP_OK;
 }

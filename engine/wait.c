@@ -29,10 +29,15 @@
  * The clock is the loop's, CLOCK_BOOTTIME, and a futex does not know it: it is told how long, in the
  * time of a machine that does not sleep. So nobody sleeps for more than a second at once, and after
  * the machine has slept looks at the clock that soon. It asks anew then, too: what was given without
- * a word, as for a process that was killed, is not waited for in vain.
+ * a word is not waited for in vain.
+ *
+ * Nobody rings for a process that was killed. So who waits for limiters of a segment looks for the
+ * dead himself, before each sleep, which is half a second at most there; and what comes back that way
+ * he tells the others.
  */
 #define _GNU_SOURCE
-#include "neap.h"
+#include "keyed.h"
+#include "segment.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -41,16 +46,16 @@
 #include <time.h>
 #include <unistd.h>
 
-static const neap_ns SECOND_NS = 1000000000;
+static const neap_ns SECOND_NS = 1000000000, REAP_NS = 400000000;
 
 /* Until then, or the bell is rung once more than was heard, or for no reason. */
-static void sleep_until(neap_ns until, struct neap_bell *bell, uint32_t heard)
+static void sleep_until(neap_ns until, neap_ns most_ns, struct neap_bell *bell, uint32_t heard)
 {
 	neap_ns left = until - neap_loop_now(NULL);
 	if (left <= 0)
 		return;
-	if (left > SECOND_NS)
-		left = SECOND_NS;
+	if (left > most_ns)
+		left = most_ns;
 	struct timespec t = {left / SECOND_NS, left % SECOND_NS};
 	syscall(SYS_futex, &bell->rung, FUTEX_WAIT, heard, &t, NULL, 0);
 }
@@ -63,6 +68,30 @@ static void ask_anew(struct neap_engine *e, const struct neap_all *all, neap_ns 
 			neap_engine_touch(e, all->terms[i].limiter, now);
 }
 
+/* The segment a term's limiter is in, or NULL. */
+static struct neap_header *segment_of(const struct neap_limiter *l)
+{
+	if (l->kind == NEAP_KEYED)
+		l = l->as.keyed->slot ? &l->as.keyed->slot->limiter : l;
+	return l->shared ? neap_header_of(l) : NULL;
+}
+
+/* When there are segments, give back there what the dead held: 1. */
+static int reap(const struct neap_all *all, struct neap_bell *bell)
+{
+	struct neap_header *last = NULL;
+	int64_t back = 0;
+	for (int32_t i = 0; i < all->count; i++) {
+		struct neap_header *h = segment_of(all->terms[i].limiter);
+		if (h && h != last)
+			back += neap_header_reap(h);
+		last = h ? h : last;
+	}
+	if (back)
+		neap_ring(bell);
+	return last != NULL;
+}
+
 int neap_wait(struct neap_engine *e, const struct neap_request *r, struct neap_bell *bell,
 	      struct neap_answer *a)
 {
@@ -72,14 +101,20 @@ int neap_wait(struct neap_engine *e, const struct neap_request *r, struct neap_b
 	if (code != NEAP_OK || a->status != NEAP_WAITING)
 		return code;
 	struct neap_bell *b = bell ? bell : &silent;
+	neap_ns most_ns = SECOND_NS, reaped = 0;
 	__atomic_fetch_add(&b->asleep, 1, __ATOMIC_SEQ_CST);
 	for (;;) {
-		uint32_t heard = __atomic_load_n(&b->rung, __ATOMIC_SEQ_CST);
 		neap_ns now = neap_loop_now(NULL);
+		if (now - reaped >= REAP_NS) {
+			reaped = now;
+			most_ns = reap(r->all, b) ? REAP_NS : SECOND_NS;
+		}
+		uint32_t heard = __atomic_load_n(&b->rung, __ATOMIC_SEQ_CST);
+		now = neap_loop_now(NULL);
 		ask_anew(e, r->all, now);
 		if (neap_engine_advance(e, now))
 			break;
-		sleep_until(neap_engine_next_due(e), b, heard);
+		sleep_until(neap_engine_next_due(e), most_ns, b, heard);
 	}
 	__atomic_fetch_sub(&b->asleep, 1, __ATOMIC_SEQ_CST);
 	neap_engine_drain(e, &end, 1);

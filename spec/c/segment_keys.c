@@ -41,6 +41,7 @@ struct twins {
 	struct neap_limiter like;
 	int64_t keys_max;
 	int full;
+	neap_ns idle_ns;
 	struct call call[CALLS];
 	int count;
 	neap_ns now;
@@ -63,21 +64,29 @@ static struct neap_limiter some_rate(struct dice *d)
 		    dice_between(d, 1, 9));
 }
 
+static struct neap_limiter some_limit(struct dice *d, int permits)
+{
+	return permits ? shared_like(NEAP_SEMAPHORE, dice_between(d, 1, 9)) : some_rate(d);
+}
+
 static void open_twins(struct dice *d, struct twins *t)
 {
 	const uint8_t secret[16] = {1};
-	*t = (struct twins){.like = some_rate(d), .now = NOW, .full = NEAP_REFUSE};
+	*t = (struct twins){.like = some_limit(d, dice_between(d, 0, 2) == 0), .now = NOW};
 	t->keys_max = dice_between(d, 0, 2) ? dice_between(d, 1, KEYS) : 100;
-	if (dice_between(d, 0, 3) == 0)
-		t->full = NEAP_SHARED;
+	t->full = (int)dice_between(d, NEAP_REFUSE, NEAP_SHARED);
+	if (dice_between(d, 0, 2) == 0)
+		t->idle_ns = dice_any_size(d, 1, 100000000000);
 	t->segment[0] = shared_fresh(0);
 	t->segment[1] = shared_open(NULL);
 	/* keys of both handles share one table of the segment, so they have to on the heap */
 	t->side[0].keyed[0] = t->side[0].keyed[1] =
-		neap_keyed_open(&t->like, t->keys_max, t->full, 0, secret);
-	for (int i = 0; i < 2; i++)   /* those who share one limiter stand before one address */
-		t->side[1].keyed[i] = shared_keyed(t->segment[t->full == NEAP_SHARED ? 0 : i], "keys",
-					       &t->like, t->keys_max, t->full, 0);
+		neap_keyed_open(&t->like, t->keys_max, t->full, t->idle_ns, secret);
+	for (int i = 0; i < 2; i++) {
+		t->side[1].keyed[i] = shared_keyed(t->segment[i], "keys", &t->like, t->keys_max,
+						   t->full, 0);
+		neap_keyed_idle(t->side[1].keyed[i], t->idle_ns);
+	}
 	join(&t->side[0], NOW);
 	join(&t->side[1], NOW);
 }
@@ -133,15 +142,28 @@ static void settle(struct dice *d, struct twins *t)
 	t->count = 0;
 }
 
+static void give(struct dice *d, struct twins *t)
+{
+	if (!t->count || t->like.kind == NEAP_GCRA)
+		return;
+	int64_t n = dice_between(d, 0, t->count - 1);
+	struct call c = t->call[n];
+	for (int i = 0; i < 2; i++)
+		neap_engine_give(t->side[i].engine, &c.request[i], NEAP_SUCCESS, c.at, t->now);
+	t->call[n] = t->call[--t->count];
+}
+
 static void change(struct dice *d, struct twins *t)
 {
 	int keep = (int)dice_between(d, NEAP_KEEP_SPENT, NEAP_KEEP_NOTHING);
-	struct neap_limiter like = dice_between(d, 0, 3) ? some_rate(d) : t->like;
-	struct neap_gcra *old = &t->like.as.gcra;
+	int permits = t->like.kind == NEAP_SEMAPHORE;
+	struct neap_limiter like = dice_between(d, 0, 3) ? some_limit(d, permits) : t->like;
 	/* as new a limit may be, it is no change in a segment if it is the same */
-	int is_same = !memcmp(old, &like.as.gcra, sizeof *old);
-	/* nor is there a table at the bound that may have to leave some behind */
-	if (!is_same && t->keys_max < KEYS)
+	int is_same = !memcmp(&t->like.as, &like.as, permits ? sizeof like.as.semaphore
+							       : sizeof like.as.gcra);
+	/* nor is there a table at the bound that may have to leave some behind; and what the heap's
+	 * carries over counts as seen then */
+	if (!is_same && (t->keys_max < KEYS || t->idle_ns))
 		return;
 	if (!is_same && neap_keyed_change(t->side[0].keyed[0], &like, keep, t->now))
 		trial_fail("the heap's is not changed");
@@ -199,7 +221,7 @@ static void as_on_the_heap(struct dice *d)
 		open_twins(d, &t);
 		for (int64_t steps = dice_between(d, 10, 400); steps > 0; steps--) {
 			switch (dice_between(d, 0, 9)) {
-			case 0: settle(d, &t); break;
+			case 0: dice_between(d, 0, 1) ? settle(d, &t) : give(d, &t); break;
 			case 1: look(d, &t); break;
 			case 2: case 3: advance(d, &t); break;
 			case 4: change(d, &t); break;
@@ -218,14 +240,15 @@ static void as_on_the_heap(struct dice *d)
 static void names_and_bounds(struct dice *d)
 {
 	struct neap_limiter like = shared_rate(1, YEAR, 5), other = shared_rate(1, YEAR, 7), *l;
-	struct neap_limiter permits = shared_like(NEAP_SEMAPHORE, 3);
+	struct neap_limiter permits = shared_like(NEAP_SEMAPHORE, INT64_C(1) << 48);
+	struct neap_limiter window = shared_like(NEAP_WINDOW, 3);
 	struct neap_keyed *k = NULL, *o;
 	struct neap_segment *s = shared_fresh(30000);
 	(void)d;
-	shared_told("a semaphore", neap_segment_keyed(s, "a", &permits, 10, 0, 0, 0, NOW, &k),
+	shared_told("too many permits", neap_segment_keyed(s, "a", &permits, 10, 0, 0, 0, NOW, &k),
 		    NEAP_ERANGE);
-	shared_told("the least recent",
-		    neap_segment_keyed(s, "a", &like, 10, NEAP_LEAST_RECENT, 0, 0, NOW, &k), NEAP_ERANGE);
+	shared_told("a window", neap_segment_keyed(s, "a", &window, 10, 0, 0, 0, NOW, &k), NEAP_ERANGE);
+	shared_told("no such rule", neap_segment_keyed(s, "a", &like, 10, 3, 0, 0, NOW, &k), NEAP_ERANGE);
 	shared_told("no keys", neap_segment_keyed(s, "a", &like, 0, 0, 0, 0, NOW, &k), NEAP_ERANGE);
 	shared_told("too many", neap_segment_keyed(s, "a", &like, 5000, 0, 0, 0, NOW, &k), NEAP_EFULL);
 	if (k)

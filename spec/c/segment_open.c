@@ -157,7 +157,7 @@ static void foreign(struct dice *d)
 	scribble(0, 1);
 	refused(&usual, NEAP_EFOREIGN, "not a segment");
 	scribble(offsetof(struct neap_header, layout), 77);
-	refused(&usual, NEAP_EFOREIGN, "has layout 77, and this is layout 2");
+	refused(&usual, NEAP_EFOREIGN, "has layout 77, and this is layout 3");
 	scribble(offsetof(struct neap_header, made_of), 77);
 	refused(&usual, NEAP_EFOREIGN, "other sizes");
 	scribble(offsetof(struct neap_header, pid_space), 77);
@@ -204,7 +204,7 @@ static void out_of_range(struct dice *d)
 	neap_segment_close(shared_open(NULL));
 	refused(&(struct neap_segment_options){.limiters_max = 65}, NEAP_EFULL, "less than asked for");
 	refused(&(struct neap_segment_options){.processes_max = 65}, NEAP_EFULL, "less than");
-	refused(&(struct neap_segment_options){.log_bytes = 1 << 19}, NEAP_EFULL, "less than");
+	refused(&(struct neap_segment_options){.log_bytes = 1 << 20}, NEAP_EFULL, "less than");
 	neap_segment_close(shared_open(&(struct neap_segment_options){.limiters_max = 64}));
 	unlink(shared_path());
 }
