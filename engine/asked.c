@@ -260,14 +260,32 @@ static int is_forgotten(const struct neap_asked *a, int32_t i)
 	return a->faces != a->all && a->face_of[i] >= 0 && !a->face[a->face_of[i]].word;
 }
 
-/* Of 'c' permits that come back: not more than are out, for their key may have been forgotten and be
- * used anew. */
-static int64_t at_most_out(const struct neap_asked *a, int32_t i, int64_t c)
+/* Of 'c' permits that come back to a limiter that all share who found no room: not more than are out,
+ * for they may be those of a key that was forgotten. */
+static int64_t at_most_shared(const struct neap_limiter *l, int64_t c)
 {
-	if (a->faces == a->all || a->face_of[i] < 0 ||
-	    a->faces->terms[i].limiter->kind != NEAP_SEMAPHORE)
+	if (!l || l->kind != NEAP_SEMAPHORE || c <= 0)
+		return 0;
+	int64_t out = __atomic_load_n(&l->as.semaphore.in_use, __ATOMIC_RELAXED) & INT64_MAX;
+	return c < out ? c : out;
+}
+
+/* Of 'c' permits that come back for term i: not more than are out, for their key may have been
+ * forgotten and be used anew. When it has none, they may be of that limiter, *l then, though there
+ * is room by now. */
+static int64_t at_most_out(const struct neap_asked *a, int32_t i, int64_t c, struct neap_limiter **l)
+{
+	if (a->faces == a->all || a->all->terms[i].limiter->kind != NEAP_KEYED ||
+	    (*l)->kind != NEAP_SEMAPHORE)
 		return c;
-	int64_t out = neap_face_out(&a->face[a->face_of[i]]);
+	if (a->face_of[i] < 0)
+		return at_most_shared(*l, c);
+	const struct neap_face *f = &a->face[a->face_of[i]];
+	if (!f->word) {
+		*l = f->instead;
+		return at_most_shared(*l, c);
+	}
+	int64_t out = neap_face_out(f);
 	return c < out ? c : out;
 }
 
@@ -279,9 +297,11 @@ void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now)
 	for (int32_t i = 0, next; i < a->faces->count; i = next) {
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		struct neap_limiter *l = a->faces->terms[i].limiter;
-		if (!c || is_forgotten(a, i))
+		if (!c)
 			continue;
-		neap_limiter_give(l, at_most_out(a, i, c), outcome, at, now);
+		c = at_most_out(a, i, c, &l);
+		if (c)
+			neap_limiter_give(l, c, outcome, at, now);
 	}
 	if (a->faces != a->all)
 		write_words(a);
@@ -297,15 +317,16 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
 		int64_t u = neap_all_cost(a->faces, used, i, &next);
 		struct neap_limiter *l = a->faces->terms[i].limiter;
-		if (is_forgotten(a, i)) {
+		int is_rate = l->kind == NEAP_GCRA;
+		if (is_forgotten(a, i) && (u > c || is_rate)) {
 			struct neap_face *f = &a->face[a->face_of[i]];
-			int nothing_out = l->kind == NEAP_GCRA || c == 0;   /* that was forgotten with it */
+			int nothing_out = is_rate || c == 0;   /* that was forgotten with it */
 			if (u <= c || f->room_at || !nothing_out)
 				continue;
 			f->word = neap_face_entry(f);
+		} else if (u < c) {
+			c = u + at_most_out(a, i, c - u, &l);
 		}
-		if (u < c)
-			c = u + at_most_out(a, i, c - u);
 		if (c != u)
 			neap_limiter_settle(l, c, u, at, now);
 	}

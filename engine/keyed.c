@@ -179,6 +179,7 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 	f->stripe = NULL;
 	if (k->slot)
 		return neap_face_share(f, now, how);
+	f->instead = k->full == NEAP_SHARED ? &k->shared : NULL;
 	f->limiter = k->like;
 	f->clock = clock_before(&k->like, now);
 	f->word = NULL;

@@ -35,6 +35,12 @@ http {
 }
 ]]
 
+-- It has itself replaced only if its parent is not the one that started it.
+local ORPHAN = [[
+  "$(command -v nginx)" "$@" &
+  while [ ! -s "$4/nginx.pid" ] && kill -0 $! 2>/dev/null; do sleep 0.01; done
+]]
+
 local nginx = {}
 nginx.__index = nginx
 
@@ -78,14 +84,15 @@ function nginx:configure(options)
 end
 
 --- Start one, as `configure` says. `tcp`: it listens on a `port`, too, whose connections the kernel
---- spreads over its workers.
+--- spreads over its workers. `upgrades`: it is one that can be told to.
 ---@param options table
 function nginx.start(options)
   local dir = process.unused_path()
   assert(lfs.mkdir(dir))
   local self = setmetatable({ dir = dir, port = options.tcp and unused_port() or nil }, nginx)
   self:configure(options)
-  self.process = process.start { "env", "PATH=" .. os.getenv "PATH" .. ":/usr/sbin", "nginx",
+  self.process = process.start { "env", "PATH=" .. os.getenv "PATH" .. ":/usr/sbin", "sh", "-c",
+    options.upgrades and ORPHAN or "exec nginx \"$@\"", "sh",
     "-e", dir .. "/error.log", "-p", dir, "-c", "nginx.conf" }
   local give_up = socket.gettime() + PATIENCE_S
   while not pcall(function () self:dial():close() end) do
@@ -94,7 +101,32 @@ function nginx.start(options)
     end
     socket.sleep(0.01)
   end
+  if options.upgrades then
+    process.eventually(function () return self:master() end)   -- it listens before it writes that
+    self.process.pid = self:master()
+  end
   return self
+end
+
+--- The pid of its master, as its file says; of the former one while there are two.
+---@param former boolean?
+---@return string?
+function nginx:master(former)
+  local file = io.open(self.dir .. (former and "/nginx.pid.oldbin" or "/nginx.pid"))
+  local pid = file and file:read "*l"
+  if file then file:close() end
+  return pid
+end
+
+--- Have it start another master, with workers of its own, beside the old one; for `upgrades`.
+function nginx:upgrade()
+  local old = self.process.pid
+  self:signal "USR2"
+  process.eventually(function ()
+    local new = self:master()
+    return new and new ~= old and self:master(true) == old
+  end)
+  self.process.pid = self:master()
 end
 
 --- What it wrote to its error log.
@@ -111,10 +143,11 @@ end
 
 function nginx:signal(name) self.process:signal(name) end
 
---- Its workers, by pid.
+--- Its workers, by pid; or those of another master.
+---@param master string?
 ---@return integer[]
-function nginx:workers()
-  local pids, pid = {}, self.process.pid
+function nginx:workers(master)
+  local pids, pid = {}, master or self.process.pid
   local file = assert(io.open(("/proc/%s/task/%s/children"):format(pid, pid)))
   for each in file:read "*a":gmatch "%d+" do pids[#pids + 1] = tonumber(each) end
   file:close()
@@ -125,6 +158,8 @@ end
 ---@param how string?  a signal; QUIT lets requests finish
 function nginx:stop(how)
   if not self.process then return end
+  local former = self:master(true)
+  if former then os.execute("kill -KILL " .. former .. " 2>/dev/null") end
   self.process:stop(how or "TERM")
   self.process = nil
   os.execute("rm -rf " .. process.quoted(self.dir))

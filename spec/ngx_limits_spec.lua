@@ -11,6 +11,7 @@ local limits = {
   count = require "neap.ngx.limit_count",
 }
 local traffic = require "neap.ngx.limit_traffic"
+local store = require "neap.ngx.store"
 
 local clock, stores = nil, 0
 
@@ -36,7 +37,21 @@ end)
 
 after_each(function () runtime.use(nil) end)
 
-describe("limiters with the calls of resty.limit", function ()
+for _, shared in ipairs { false, true } do
+describe("limiters with the calls of resty.limit" .. (shared and ", shared," or ""), function ()
+  local path
+
+  before_each(function ()
+    path = os.tmpname()
+    os.remove(path)
+    store.at(shared and path .. "-" or nil)
+  end)
+
+  after_each(function ()
+    store.at(nil)
+    os.execute("rm -f " .. path .. "-*")
+  end)
+
   for _, case in ipairs(published) do
     it("answer " .. case[1], function ()
       local limiter = fresh(case.of, unpack(case.new))
@@ -137,6 +152,7 @@ describe("limiters with the calls of resty.limit", function ()
     end
   end)
 end)
+end
 
 describe("the fields of a limit", function ()
   local function told(limiter, key)

@@ -255,6 +255,18 @@ describe("per_key", function ()
     refused("one word", per_key, "2/h sliding", { full = "shared" })
   end)
 
+  it("has permits back that were shared, also when there is room for their key by then", function ()
+    local users = per_key("2 in flight", { most = 1, full = "shared" })
+    local a, b, c = users:try_acquire "a", users:try_acquire "b", users:try_acquire "c"
+    assert.equal("busy", select(2, users:try_acquire "d"))
+    a:release()
+    b:release()
+    c:settle(0)
+    a = users:try_acquire "a"
+    assert.same({ 1, 2 }, { users:available "a", users:available "b" })
+    a:release()
+  end)
+
   it("forgets idle keys, by time alone; lossless ones not before they are refilled", function ()
     local users = per_key("5/h", { idle = 10 })
     users:try_acquire("a", 5)

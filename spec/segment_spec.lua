@@ -237,6 +237,97 @@ describe("a segment", function ()
     for one in shared:each() do assert.same({ "users", 100 }, { one.name, one.keys }) end
   end)
 
+  it("keeps permits by key, which come back when who holds them dies", function ()
+    local users = shared:per_key("users", { "1/h burst 9", "3 in flight" })
+    local out = other [[
+      local users = shared:per_key("users", { "1/h burst 9", "3 in flight" })
+      kept = { users:try_acquire("ann", 2), users:try_acquire "bob" }
+      local ffi = require "ffi"
+      ffi.cdef "int getpid(void);"
+      print(ffi.C.getpid())
+      neap.sleep(20)
+    ]]
+    local pid = assert(tonumber(out:read "*l"))
+    local one = assert(users:try_acquire "ann")
+    assert.equal("busy", select(2, users:try_acquire "ann"))
+    assert.equal(2, users:len())
+    local waited
+    neap.run(function ()
+      neap.spawn(function ()
+        neap.sleep(0.05)
+        os.execute("kill -9 " .. pid)
+      end)
+      local began = neap.now()
+      local held, why = users:acquire("ann", 1, { deadline = began + 10 })
+      assert(held, why)
+      waited = neap.now() - began
+      held:release()
+    end)
+    out:close()
+    assert.truthy(waited < 3, waited)
+    one:release()
+    assert.equal(3, users:available "ann")
+    shared:reap()
+    users:reconfigure { "1/h burst 9", "8 in flight" }
+    assert.equal(5, users:available "ann")   -- of the rate, for what the dead one spent is spent
+    assert.equal("refuse", users.full)
+  end)
+
+  it("lets those in a key's line hear of what others give back", function ()
+    local options = { overrides = { vip = "1 in flight" } }
+    local users = shared:per_key("users", "1 in flight", options)
+    for _, key in ipairs { "ann", "vip" } do
+      local out = other(([[
+        local options = { overrides = { vip = "1 in flight" } }
+        local users = shared:per_key("users", "1 in flight", options)
+        neap.run(function ()
+          local held = users:acquire "%s"
+          print "held"
+          neap.sleep(0.1)
+          held:release()
+          neap.sleep(0.2)
+        end)
+      ]]):format(key))
+      assert.equal("held", out:read "*l")
+      neap.run(function ()
+        local held, why = users:acquire(key, 1, { deadline = neap.now() + 10 })
+        assert(held, why)
+        held:release()
+      end)
+      out:close()
+      assert.equal(1, users:available(key))
+    end
+  end)
+
+  it("has limits of a key's own, the same in all processes", function ()
+    local options = { overrides = { vip = "1/h burst 9", bot = "closed" } }
+    local users = shared:per_key("users", "1/h burst 2", options)
+    assert(users:try_acquire("vip", 8))
+    assert.equal("1\nnil\tclosed\n2\n", told [[
+      local users = shared:per_key("users", "1/h burst 2",
+        { overrides = { vip = "1/h burst 9", bot = "closed" } })
+      print(users:available "vip")
+      print(users:try_acquire "bot")
+      print(users:available "ann")
+    ]])
+  end)
+
+  it("forgets the least recent key, and those that are idle, when that is asked for", function ()
+    local rt = manual.new()
+    local was = runtime.use(rt)
+    local users = shared:per_key("users", "1/h burst 2", { most = 2, full = "least_recent" })
+    for _, key in ipairs { "ann", "bob", "ann", "eve" } do assert(users:try_acquire(key)) end
+    assert.same({ 0, 2 }, { users:available "ann", users:available "bob" })
+    assert.equal(1, users:key_stats().evicted)
+    local idle = shared:per_key("idle", "1/h burst 2", { idle = 10 })
+    idle:try_acquire "ann"
+    rt.advance(9)
+    assert.same({ 1, 1 }, { idle:available "ann", idle:len() })
+    rt.advance(2)
+    assert.same({ 2, 0 }, { idle:available "ann", idle:len() })
+    runtime.use(was)
+  end)
+
   it("takes keys of its own and of this process at once, under one name", function ()
     local users = shared:per_key("users", "1/h burst 5")
     local here = neap.per_key "1/h burst 2"
@@ -275,10 +366,12 @@ describe("a segment", function ()
       assert.falsy(ok)
       assert.truthy(got:find(message, 1, true), got)
     end
-    fails("processes share one rate per key", "p", "4 in flight")
-    fails("processes share one rate per key", "p", { "1/s", "5/m" })
-    fails("full is \"refuse\" or \"shared\"", "p", "4/s", { full = "least_recent" })
-    fails("neither idle nor overrides", "p", "4/s", { idle = 5 })
+    fails("processes share what is one word", "p", "4/m sliding")
+    fails("processes share what is one word", "p", { "1/s", "4/m sliding" })
+    fails("processes share what is one word", "p", function () return neap.breaker() end)
+    fails("a name of up to 63 bytes expected", ("x"):rep(62), { "4/s", "5/m" })
+    local long = { overrides = { [("x"):rep(62)] = "5/s" } }
+    fails("a name of up to 63 bytes expected", "p", "4/s", long)
     fails("there is no room for it", "p", "4/s", { most = 1e7 })
     fails("a name of up to 63 bytes expected", "", "4/s")
     fails("options: a table expected", "p", "4/s", 5)

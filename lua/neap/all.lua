@@ -32,6 +32,8 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 ---@field abandoned "failure"?  the outcome of a permit that is lost, instead of "ignore"
 ---@field learner neap.Adaptive?  it is to hear in Lua how calls end
 ---@field segment neap.Segment?  other processes share it
+---@field table string?         and what its keys are called there
+---@field owned table?          limits that keys have of their own: { leaf, what has to stay }
 ---@field dispatch neap.Dispatch?  whose part it is, and who hears what a server says
 ---@field of ffi.cdata*?       struct neap_limiter: what a conditional leaf is of
 ---@field pause neap.Pause?        whom to tell how long it lasts
@@ -99,15 +101,13 @@ end
 
 --- A table that processes share is asked once by a request, however often it was opened.
 local function check_shared(part, seen, level)
-  local keyed = part.keyed
-  local path = keyed.segment.path
+  local path, name = part.segment.path, part.table
   seen[path] = seen[path] or {}
-  local other = seen[path][keyed.name]
+  local other = seen[path][name]
   if other and other ~= part.leaf then
-    error(("hybrid: %s of %s is in it twice: use one and the same"):format(keyed.name, path),
-      level + 1)
+    error(("hybrid: %s of %s is in it twice: use one and the same"):format(name, path), level + 1)
   end
-  seen[path][keyed.name] = part.leaf
+  seen[path][name] = part.leaf
 end
 
 --- The keys that parts ask for; each part gets the index of its own.

@@ -85,8 +85,9 @@ local function part_of(self, like, part, level)
   local idle_ns = not self.lossless and self.idle_ns or 0
   local table_
   if self.segment then
-    table_ = self.segment:keyed(self.name, like, self.most, FULL[self.full], level + 1)
-    part.segment = self.segment
+    part.segment, part.table = self.segment, limits_of.name_there(self.name, #self.tables + 1)
+    part.owned = self.owned
+    table_ = self.segment:keyed(part.table, like, self.most, FULL[self.full], idle_ns, level + 1)
   else
     table_ = C.neap_keyed_open(like, self.most, FULL[self.full], idle_ns, keys.secret)
   end
@@ -150,11 +151,14 @@ local function override(self, overrides, count, level)
     if #limits ~= count then
       error(("%s: %d limits expected, as all have, got %d"):format(what, count, #limits), level + 1)
     end
-    local hash = keys.hash(key, "overrides", level + 1)
+    local hash = keys.hash(key, "overrides", level + 1, self.secret)
     self.overridden = self.overridden + 1
     for i, limit in ipairs(limits) do
       local value = written(limit, what, level + 1)
       local leaf, log = leaf_for(value, what, level + 1)
+      if self.segment and leaf.kind ~= C.NEAP_PAUSE then
+        leaf = self.segment:leaf(limits_of.name_there(self.name, i, key), leaf, level + 1)
+      end
       self.owned[#self.owned + 1] = { leaf, log }
       if C.neap_keyed_set(self.tables[i], hash, leaf) ~= C.NEAP_OK then
         error("per_key: no memory for the limits of " .. what, level + 1)
@@ -415,17 +419,6 @@ end
 ---@return boolean
 function per_key:is_closed(hash) return self.shut[tostring(hash)] or false end
 
---- In a segment: a rate, and what goes with a table that does not forget.
-local function check_shared(options, made, values, level)
-  if made or #values ~= 1 or values[1].kind ~= "rate" or not is_word(values[1]) then
-    error("per_key: processes share one rate per key, as in \"10/s burst 20\"; for others take one "
-      .. "each", level + 1)
-  elseif options.idle ~= nil or options.overrides ~= nil or options.full == "least_recent" then
-    error("per_key: in a segment full is \"refuse\" or \"shared\", and there is neither idle nor "
-      .. "overrides", level + 1)
-  end
-end
-
 --- Make a limit per key.
 ---@param limits string|neap.limit|(string|neap.limit)[]|fun(key): neap.Limiter
 ---  what each key has: a text, several of them, or a function that makes a limiter for a new key
@@ -477,7 +470,10 @@ return function (limits, options)
     self.idle_ns = limiter.ns_of(options.idle, "idle", 2)
   end
 
-  if self.segment then check_shared(options, made, values, 2) end
+  if self.segment and (made or slides) then
+    error("per_key: processes share what is one word for each key, a rate or a number in flight: a "
+      .. "log is more, and what a function makes lives in one process", 2)
+  end
   if self.full == "shared" and (made or slides) then
     error("full: \"shared\" is for rates and permits: they are one word, which others can share", 2)
   end

@@ -47,7 +47,7 @@
 --- A hint holds for a day at most, unless told; what the server does not tell changes nothing. What
 --- is said of one limit twice is taken at its strictest. (For what holding is, see neap_gcra_hold,
 --- neap_window_hold and neap_keyed_hold.) As many keys are held at once as may be alive; one more
---- is left as it is, as are limits in Lua.
+--- is left as it is, as are limits in Lua, and those by key in a segment.
 ---
 --- Limits in flight are, too. What is in flight ends when it comes back, not at a reset, and with
 --- calls that began or ended while the answer was under way what remains is not what was told: so

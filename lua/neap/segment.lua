@@ -19,7 +19,7 @@
 --- others give back it hears by asking anew: 1 ms later while something moves, 8 ms when nothing
 --- does (16 in nginx). Between processes nobody has precedence.
 ---
---- Rates may be kept by key, too, in a table of a size that is told: see segment:per_key.
+--- Limits may be kept by key, too, in a table of a size that is told: see segment:per_key.
 local ffi = require "ffi"
 local C = require "neap.engine"
 local adaptive = require "neap.adaptive"
@@ -31,7 +31,8 @@ local per_key = require "neap.per_key"
 local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 
-local error, next, pairs, pcall, setmetatable = error, next, pairs, pcall, setmetatable
+local error, ipairs, next, pairs = error, ipairs, next, pairs
+local pcall, setmetatable = pcall, setmetatable
 local tonumber, tostring, type = tonumber, tostring, type
 local min = math.min
 
@@ -39,6 +40,7 @@ local OPTIONS = { "limiters", "processes", "log_bytes", "mode", "uid", "gid", "a
   "generation" }
 local SOON, LATE = 0.001, 0.008   -- seconds between two looks
 local REAP = 1                    -- seconds between two rounds for the dead
+local NONE = {}
 
 local options_t = ffi.typeof "struct neap_segment_options"
 local out_t = ffi.typeof "struct neap_segment *[1]"
@@ -194,17 +196,23 @@ function segment:adaptive(name, options)
   return made
 end
 
---- The limit per key of a name. A rate; there is room for `most` keys that are alive at once, 8192
---- unless told, in 21 bytes each of log_bytes, and a table does not grow. What a key has is that in
---- all processes. When there are as many, `full` says what becomes of a new one: "refuse", unless
---- told, or "shared". Of one segment and name a hybrid can have one.
+--- The limit per key of a name, or several: rates, and numbers in flight, which come back when who
+--- holds them dies. What a key has is that in all processes. There is room for `most` keys that are
+--- alive at once, 8192 unless told, in 31 bytes each of log_bytes, for each limit, and a table does
+--- not grow; of a number in flight, as many for each process that holds some of it. When it is full
+--- a new one is turned away, unless `full` says otherwise. `overrides` are limiters of the segment,
+--- too ("users: vip"). Of one segment and name a hybrid can have one.
 ---
----     local users = shared:per_key("users", "10/s burst 20", { most = 1000 })
+--- A log per key ("5/m sliding") and what a function makes cannot be shared: they are more than a
+--- word, and only a word can be written at once by who may be killed. `idle`, `full` and who has
+--- `overrides` are each process's own: all should say the same.
+---
+---     local users = shared:per_key("users", { "10/s burst 20", "4 in flight" }, { most = 1000 })
 ---     users:try_acquire("ann")             -- one of ann's 20 in all processes
 ---
 ---@param name string
----@param limit string|neap.limit
----@param options? { by: string?, most: integer?, full: string? }  as for neap.per_key
+---@param limit string|neap.limit|(string|neap.limit)[]
+---@param options? table  as for neap.per_key
 ---@return neap.PerKey
 function segment:per_key(name, limit, options)
   check_name(name, 2)
@@ -225,14 +233,28 @@ end
 ---@param like ffi.cdata*  struct neap_limiter
 ---@param most integer
 ---@param full integer
+---@param idle_ns ffi.cdata*|integer
 ---@param level integer
 ---@return ffi.cdata*  struct neap_keyed *
-function segment:keyed(name, like, most, full, level)
+function segment:keyed(name, like, most, full, idle_ns, level)
   local out = keyed_out_t()
+  check_name(name, level + 1)
   local code = C.neap_segment_keyed(self.c, name, like, most, full, C.NEAP_KEEP_SPENT,
     self.generation, limiter.present(), out)
   if code < 0 then failed(self, name, code, level + 1) end
+  C.neap_keyed_idle(out[0], idle_ns)
   return out[0]
+end
+
+--- The limiter of a name, for a key that has its own; for per_key.
+---@package
+---@param name string
+---@param like ffi.cdata*  struct neap_limiter
+---@param level integer
+---@return ffi.cdata*  struct neap_limiter
+function segment:leaf(name, like, level)
+  check_name(name, level + 1)
+  return place(self, name, like, C.NEAP_KEEP_SPENT, level + 1)
 end
 
 --- Another limit for a shared limiter; for the kinds, which say what it is.
@@ -255,7 +277,10 @@ local watched = setmetatable({}, { __mode = "k" })
 ---@param of table<neap.Part, integer>
 ---@param now ffi.cdata*
 local function look(rt, of, now)
-  for part in pairs(of) do C.neap_engine_touch(rt.engine, part.leaf, now) end
+  for part in pairs(of) do
+    C.neap_engine_touch(rt.engine, part.leaf, now)
+    for _, own in ipairs(part.owned or NONE) do C.neap_engine_touch(rt.engine, own[1], now) end
+  end
 end
 
 --- Give back what the dead held.
@@ -425,7 +450,7 @@ end
 ---
 ---   limiters    names it has room for, 64 unless told       these three count when it is made;
 ---   processes   that may hold permits at once, 64           one that is there has to have as many
----   log_bytes   for sliding limits, breakers and keys, 256 KiB
+---   log_bytes   for sliding limits, breakers and keys, 512 KiB
 ---   mode        permissions, "0600" unless told
 ---   uid, gid    whose the file is to be, for a master that is root and has workers that are not
 ---   attach      true: only if it is there             inspect   true: the same, and never write

@@ -6,8 +6,8 @@
 --- A key's window begins with its first request and ends `time_window` later, whatever comes
 --- meanwhile: so twice as many may pass around its end. "5000/h sliding" lets no hour have more.
 ---
---- The word of a key is the end of its window in ms, and below it, in 24 bits, what was used.
-local C = require "neap.engine"
+--- All workers count together (see neap.ngx.store). The word of a key is the end of its window in
+--- ms, and below it, in 24 bits, what was used.
 local runtime = require "neap.runtime"
 local store = require "neap.ngx.store"
 
@@ -19,7 +19,7 @@ local ONE_MS = 16777216LL   -- 2^24
 local MOST = 2 ^ 24 - 1
 
 ---@class neap.ngx.LimitCount
----@field package keys ffi.cdata*
+---@field package store neap.ngx.Store
 ---@field package limit integer
 ---@field package window_ms integer
 local count = {}
@@ -34,27 +34,20 @@ local module = {}
 ---@return neap.ngx.LimitCount?
 ---@return string? message
 function module.new(name, limit, time_window)
-  local keys, message = store.open("count", name, true)
+  local keys, message = store.open("count", name)
   if not keys then return nil, message end
   if type(limit) ~= "number" or not (limit > 0 and limit <= MOST) then
     return nil, "count: a number above 0, below 2^24, expected, got " .. tostring(limit)
   elseif type(time_window) ~= "number" or not (time_window > 0 and time_window <= 1e9) then
     return nil, "time_window: seconds above 0, up to 1e9, expected, got " .. tostring(time_window)
   end
-  return setmetatable({ keys = keys, limit = limit, window_ms = ceil(time_window * 1000) }, count)
+  return setmetatable({ store = keys, limit = limit, window_ms = ceil(time_window * 1000) }, count)
 end
 
 -- The words that have ended are those up to `clock`, that of a window that ends now included.
-local function read(self, key)
-  local hash, message = store.hash(self.keys, key)
-  if not hash then return nil, message end
-  local now = current().now_ns()
-  C.neap_keys_turn_to(self.keys, now)
-  local ms = now / 1000000
-  local clock = (ms + 1) * ONE_MS - 1
-  local word = store.get(self.keys, hash, clock)
-  if word == 0 then word = (ms + self.window_ms) * ONE_MS end
-  return hash, clock, word, tonumber(word % ONE_MS)
+local function when(self)
+  local ms = current().now_ns() / 1000000
+  return (ms + 1) * ONE_MS - 1, (ms + self.window_ms) * ONE_MS
 end
 
 --- A request comes.
@@ -63,13 +56,19 @@ end
 ---@return number? delay_s          0
 ---@return integer|string remaining  in this window after it, or "rejected", or a message
 function count:incoming(key, commit)
-  local hash, clock, word, used = read(self, key)
-  if not hash then return nil, clock end
-  if used + 1 > self.limit then return nil, "rejected" end
-  if commit then
-    local kept, message = store.set(self.keys, hash, clock, word + 1)
-    if not kept then return nil, message end
-  end
+  local hash, message = store.hash(self.store, key)
+  if not hash then return nil, message end
+  local clock, fresh = when(self)
+  local used, kept
+  repeat
+    local word = store.get(self.store, hash, clock)
+    local is = word == 0 and fresh or word
+    used = tonumber(is % ONE_MS)
+    if used + 1 > self.limit then return nil, "rejected" end
+    if not commit then break end
+    kept, message = store.swap(self.store, hash, clock, word, is + 1)
+    if kept == nil then return nil, message end
+  until kept
   return 0, self.limit - used - 1
 end
 
@@ -78,10 +77,16 @@ end
 ---@return integer? remaining
 ---@return string? message
 function count:uncommit(key)
-  local hash, clock, word, used = read(self, key)
-  if not hash then return nil, clock end
-  if used == 0 then return self.limit end
-  store.set(self.keys, hash, clock, word - 1)
+  local hash, message = store.hash(self.store, key)
+  if not hash then return nil, message end
+  local clock = when(self)
+  local used, kept
+  repeat
+    local word = store.get(self.store, hash, clock)
+    used = tonumber(word % ONE_MS)
+    if used == 0 then return self.limit end
+    kept = store.swap(self.store, hash, clock, word, word - 1)
+  until kept ~= false
   return self.limit - used + 1
 end
 

@@ -9,9 +9,9 @@
 --- `uncommit` takes back exactly what was committed. With `set_rate`, what is owed stays owed, in
 --- time.
 ---
---- It says how long to wait and keeps no line; limiter:acquire() waits, in order.
+--- It says how long to wait and keeps no line; limiter:acquire() waits, in order. All workers have
+--- one limit (see neap.ngx.store).
 local ffi = require "ffi"
-local C = require "neap.engine"
 local runtime = require "neap.runtime"
 local store = require "neap.ngx.store"
 
@@ -20,7 +20,7 @@ local current = runtime.current
 local instant = ffi.typeof "int64_t"
 
 ---@class neap.ngx.LimitReq
----@field package keys ffi.cdata*
+---@field package store neap.ngx.Store
 ---@field package burst number
 ---@field package interval ffi.cdata*  ns between two
 local req = {}
@@ -35,14 +35,14 @@ local module = {}
 ---@return neap.ngx.LimitReq?
 ---@return string? message
 function module.new(name, rate, burst)
-  local keys, message = store.open("req", name, true)
+  local keys, message = store.open("req", name)
   if not keys then return nil, message end
   if type(rate) ~= "number" or not (rate > 0 and rate <= 1e9) then
     return nil, "rate: a number above 0, up to 1e9, expected, got " .. tostring(rate)
   elseif type(burst) ~= "number" or not (burst >= 0) then
     return nil, "burst: a number from 0 expected, got " .. tostring(burst)
   end
-  local self = setmetatable({ keys = keys, burst = burst }, req)
+  local self = setmetatable({ store = keys, burst = burst }, req)
   self:set_rate(rate)
   return self
 end
@@ -59,19 +59,19 @@ function req:set_burst(burst) self.burst = burst end
 ---@return number? delay_s       0 when it may go now
 ---@return number|string excess  requests beyond the rate, or "rejected", or a message
 function req:incoming(key, commit)
-  local hash, message = store.hash(self.keys, key)
+  local hash, message = store.hash(self.store, key)
   if not hash then return nil, message end
   local now = current().now_ns()
-  C.neap_keys_turn_to(self.keys, now)
-  local paid = store.get(self.keys, hash, now)
-  if paid < now then paid = now end
-  local excess = tonumber(paid - now) / tonumber(self.interval)
-  if excess > self.burst then return nil, "rejected" end
-  if commit then
-    local kept
-    kept, message = store.set(self.keys, hash, now, paid + self.interval)
-    if not kept then return nil, message end
-  end
+  local paid, excess, kept
+  repeat
+    local word = store.get(self.store, hash, now)
+    paid = word > now and word or now
+    excess = tonumber(paid - now) / tonumber(self.interval)
+    if excess > self.burst then return nil, "rejected" end
+    if not commit then break end
+    kept, message = store.swap(self.store, hash, now, word, paid + self.interval)
+    if kept == nil then return nil, message end
+  until kept
   return tonumber(paid - now) / 1e9, excess
 end
 
@@ -80,11 +80,17 @@ end
 ---@return true? undone
 ---@return string? message
 function req:uncommit(key)
-  local hash, message = store.hash(self.keys, key)
+  local hash, message = store.hash(self.store, key)
   if not hash then return nil, message end
   local now = current().now_ns()
-  local paid = store.get(self.keys, hash, now)
-  if paid > now then return store.set(self.keys, hash, now, paid - self.interval) end
+  local kept
+  repeat
+    local word = store.get(self.store, hash, now)
+    if word <= now then return true end
+    local paid = word > self.interval and word - self.interval or 0
+    kept, message = store.swap(self.store, hash, now, word, paid)
+    if kept == nil then return nil, message end
+  until kept
   return true
 end
 

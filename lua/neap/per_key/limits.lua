@@ -68,6 +68,15 @@ function limits.leaf_for(value, label, level)
   return leaf, log
 end
 
+--- What the i-th limit is called in a segment, or that of a key of its own.
+---@param name string
+---@param i integer
+---@param key? string|integer
+---@return string
+function limits.name_there(name, i, key)
+  return name .. (i > 1 and " #" .. i or "") .. (key and ": " .. key or "")
+end
+
 --- What of each key a change keeps, in the engine's words.
 limits.KEEP = {
   keep = C.NEAP_KEEP_SPENT, balance = C.NEAP_KEEP_HELD, scale = C.NEAP_KEEP_RATIO,
