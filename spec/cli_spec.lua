@@ -200,7 +200,7 @@ gone
     local held = shared:semaphore("slots", 2):try_acquire()
     shared:breaker("api", { failures = 1 }):failure()
     shared:pause "later"
-    local picture = path .. ": 4 of 64 limiters, 1 of 64 processes, %d+ of 262144 bytes for logs\n"
+    local picture = path .. ": 4 of 64 limiters, 1 of 64 processes, %d+ of 524288 bytes for logs\n"
       .. "  pay    rate       |###############%-%-%-%-%-|  2 of 8\n"
       .. "  slots  semaphore  |##########%-%-%-%-%-%-%-%-%-%-|  1 of 2  1 process holds some\n"
       .. "  api    breaker    open\n"
