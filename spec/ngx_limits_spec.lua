@@ -94,6 +94,30 @@ describe("limiters with the calls of resty.limit" .. (shared and ", shared," or 
     assert.same({ 0, 1 }, { limits.conn.new(name, 1, 0, 1):incoming "k" })
   end)
 
+  it("look again when another worker was faster", function ()
+    local get = store.get
+    finally(function () store.get = get end)
+    for kind, new in pairs { req = { 1, 5 }, conn = { 5, 0, 1 }, count = { 5, 100 } } do
+      local one = fresh(kind, unpack(new))
+      local other = limits[kind].new("store " .. stores, unpack(new))
+      local function while_it_reads(fn)
+        store.get = function (...)
+          store.get = get
+          local word = get(...)
+          fn()
+          return word
+        end
+      end
+      while_it_reads(function () other:incoming("k", true) end)
+      local _, first = one:incoming("k", true)
+      while_it_reads(function () other:uncommit "k" end)
+      one:uncommit "k"
+      local _, last = one:incoming("k", true)
+      assert.same(kind == "req" and { 1, 0 } or kind == "conn" and { 2, 1 } or { 3, 4 },
+        { first, last }, kind)
+    end
+  end)
+
   it("take back all or nothing when one that is combined changes its mind", function ()
     local one = fresh("req", 1, 5)
     local fickle = { incoming = function (_, _, commit)
