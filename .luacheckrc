@@ -6,7 +6,10 @@ ignore = { "581" }              -- `not (x >= y)` is not `x < y` when one may be
 exclude_files = { "build*/**", "spec/policies/**" }   -- those hold mistakes on purpose
 
 files["spec/**/*_spec.lua"].std = "+busted"
-files["examples/**/policy.lua"].read_globals = { "policy", "user", "listen", "env" }
+for _, path in ipairs { "examples/**/policy.lua", "examples/policies/*.lua" } do
+  files[path].read_globals = { "policy", "per", "user", "listen", "env", "include", "log", "now",
+    "emit" }
+end
 for _, path in ipairs { "lua/neap/ngx.lua", "lua/neap/ngx/*.lua", "lua/neap/runtime/ngx.lua" } do
   files[path].read_globals = { "ngx" }
 end

@@ -247,6 +247,61 @@ describe("a duration", function ()
   end)
 end)
 
+describe("a text of a policy", function ()
+  it("is read, and printed in its canonical form", function ()
+    reads(notation.trip, notation.format_trip, {
+      { "5 consecutive", { kind = "consecutive", count = 5 } },
+      { "1_000   consecutive", { kind = "consecutive", count = 1000 }, "1k consecutive" },
+      { "50% of 20", { kind = "share", share = 0.5, of = 20 } },
+      { "0.5 % of 2k in 1min30s", { kind = "share", share = 0.005, of = 2000, in_ns = 90e9 },
+        "0.5% of 2k in 1m30s" },
+    })
+    reads(notation.keep, notation.format_keep, {
+      { "100k keys", { keys = 100000 } },
+      { "500000 keys , idle 10min", { keys = 500000, idle_ns = 600e9 }, "500k keys, idle 10m" },
+    })
+    reads(notation.adaptive, notation.format_adaptive, {
+      { "gradient from 20 to 300", { kind = "gradient", from = 20, to = 300 } },
+      { "aimd  from 1 to 1", { kind = "aimd", from = 1, to = 1 }, "aimd from 1 to 1" },
+    })
+    reads(notation.pressure, notation.format_pressure, {
+      { "queue > 80%", { what = "queue", share = 0.8 } },
+      { "queue>0.01%", { what = "queue", share = 0.0001 }, "queue > 0.01%" },
+    })
+    reads(notation.share, notation.format_share, {
+      { "10%", 0.1 }, { "100.00 %", 1, "100%" }, { "33.33%", 0.3333 }, { "0.07%", 0.0007 },
+    })
+  end)
+
+  it("is refused at the byte that is wrong", function ()
+    for _, row in ipairs {
+      { "trip", "5", 2, 'expected "consecutive" or "% of", got nothing' },
+      { "trip", "50%", 4, 'expected "of", got nothing' },
+      { "trip", "50% off 9", 5, "expected \"of\", got 'off' (did you mean 'of'?)" },
+      { "trip", "0 consecutive", 1, "0 is not positive" },
+      { "trip", "5% of 9 in 0s", 12, "0 is not positive" },
+      { "trip", "5% of 9 in", 11, 'expected a duration such as "250ms" or "1m30s", got nothing' },
+      { "trip", "5% of 9 on 1s", 9, "expected nothing more, got 'on'" },
+      { "keep", "9 key", 3, "expected \"keys\", got 'key' (did you mean 'keys'?)" },
+      { "keep", "9 keys idle 1s", 8, "expected \", idle\" and a duration, got 'idle'" },
+      { "keep", "1.5 keys", 1, "1.5 is not a whole number" },
+      { "adaptive", "vega from 1 to 2", 1, "unknown way 'vega' (did you mean 'vegas'?)" },
+      { "adaptive", "vegas 1 to 2", 7, "expected \"from\", got '1'" },
+      { "adaptive", "vegas from 3 to 2", 17, "it goes from the smaller number to the larger one" },
+      { "pressure", "queue < 5%", 7, "expected \">\", got '<'" },
+      { "pressure", "queue > 80", 11, 'expected "%", got nothing' },
+      { "share", "10", 3, 'expected "%", got nothing' },
+      { "share", "0%", 1, "0% is outside 0.01% to 100%, in steps of 0.01%" },
+      { "share", "100.01%", 1, "100.01% is outside 0.01% to 100%, in steps of 0.01%" },
+      { "share", "0.001%", 1, "0.001% is outside 0.01% to 100%, in steps of 0.01%" },
+      { "share", 0.1, 1, "bare number 0.1: write it as text, with its unit" },
+    } do
+      local value, message, at = notation[row[1]](row[2])
+      assert.same({ nil, row[3], row[4] }, { value, at, message }, row[2])
+    end
+  end)
+end)
+
 describe("printing", function ()
   local ROUNDS = 20000
 

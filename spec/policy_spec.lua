@@ -46,7 +46,9 @@ describe("a good policy file", function ()
     local openai = tree.policies[1]
     assert.equal("requests input output calls upload paced free never", names(openai.limits))
     assert.same({ name = "openai", doc = "chat completions, tier 2", line = 8,
-      lease = { ttl_ns = 600e9, settle = { "input", "output" } }, limits = openai.limits }, openai)
+      lease = { ttl_ns = 600e9, settle = { "input", "output" } }, limits = openai.limits,
+      costs = { "requests", "input", "output", "calls", "upload", "paced", "free", "never" },
+      per = {}, on = {} }, openai)
     assert.same({ name = "input", text = "200k/min burst 40k", notation = { kind = "rate",
       amount = 200000, per_ns = 60e9, burst = 40000, mode = "burst" } }, openai.limits[2])
     assert.same({ kind = "in_flight", amount = 5e6 }, openai.limits[5].notation)
@@ -106,10 +108,12 @@ describe("a good policy file", function ()
     assert.equal('{"neap":1,"listen":{"resp":[],"http":[]},'
       .. '"users":{"a":{"password":{"env":"NEAP_APP"},'
       .. '"allow":["acquire","read"]},"b":{"password":"(hidden)","allow":["admin"]}},"policies":{'
-      .. '"p":{"doc":"say \\"hi\\"\\n\239\191\189é","limits":{"z":{"rate":5,"per_ns":60000000000,'
+      .. '"p":{"doc":"say \\"hi\\"\\n\239\191\189é","line":1,'
+      .. '"limits":{"z":{"rate":5,"per_ns":60000000000,'
       .. '"burst":1,"mode":"smooth","text":"5\\/min smooth"},"a":{"rate":5000000000,'
       .. '"per_ns":1000000000,"burst":3,"text":"5G\\/s burst 3"},"m":{"in_flight":64,'
       .. '"text":"64 in flight"},"u":{"unlimited":true,"text":"unlimited"}},'
+      .. '"costs":["z","a","m","u"],'
       .. '"lease":{"ttl_ns":60000000000,"settle":["z"]}}}}', policy.to_json(reads [[
         policy "p" { doc = 'say "hi"\n\255é', lease = { settle = "z" }, limits = {
           z = "5/min smooth", a = "5G/s burst 3", m = "64 in flight", u = "unlimited" } }
@@ -224,7 +228,7 @@ declare "s" { limits = { a = "1/q" } }]])
       ["\nerror {}"] = "p.lua:2: error raised: a table",
       ["\nassert(nil, 'no')"] = "p.lua:2: no",
       ["assert(false)"] = "p.lua:1: assertion failed!",
-      ["string.rep()"] = "p.lua:1: bad argument #1 to 'rep' (string expected, got nil)",
+      ["string.rep()"] = "p.lua:1: bad argument #1 to 'rep' (string expected, got no value)",
       ["return {}"] = "p.lua: a policy file declares and returns nothing",
       ["local \27[31m"] = "p.lua:1:7: '<name>' expected near 'char(27)'",
       ["\27LJ\2"] = "p.lua: compiled Lua is refused: a policy file is text",
@@ -247,7 +251,7 @@ declare "s" { limits = { a = "1/q" } }]])
       ["lease = { settle = { 1 } }"] = "1:53: lease.settle: text expected, got number",
       ["lease = { settle = 1 }"] = "1:51: lease.settle: text expected, got number",
       ['"5/s"'] = "1:32: a string without a name in policy 'p': write name = value",
-      ["queue = {}"] = "1:40: queue: 'queue' is not supported by this version",
+      ["upstream = {}"] = "1:43: upstream: unknown field 'upstream' in policy 'p'",
       ["backof = {}"] = "1:41: backof: unknown field 'backof' in policy 'p'"
         .. " (did you mean 'backoff'?)",
       ["zebra = 1"] = "1:40: zebra: unknown field 'zebra' in policy 'p'",
@@ -296,7 +300,7 @@ declare "s" { limits = { a = "1/q" } }]])
       ['policy "p" { limits = { a = rats[1]("x") }, doc = rats }'] = "1:29: unknown name 'rats'",
       ['policy "p" (string.rep(bdy, 2))'] = "1:24: unknown name 'bdy'",
       ['policy "p" { limits = { a = "1/s" }, per "tenant" { b = "5/x" } }'] =
-        "1:38: 'per' is not supported by this version",
+        [[1:60: per "tenant".b: bad limit "5/x": unknown time unit 'x']],
       ['policy "p" { limits = { a = "1/x" }, lease = { settle = "a" } }'] =
         [[1:32: limits.a: bad limit "1/x": unknown time unit 'x']],
       ['listen { resp = { nme } }'] = "1:19: unknown name 'nme'",
@@ -307,14 +311,36 @@ declare "s" { limits = { a = "1/q" } }]])
     end
   end)
 
-  it("may not use what this version does not hold to", function ()
-    local text = 'policy "p" { limits = { a = "5/s fixed" } }'
-    assert.same({ "p.lua:1:29: limits.a: 'fixed' is not supported by this version" }, told(text))
-    policy.supported.fixed, policy.supported.in_flight = true, false
-    finally(function () policy.supported.fixed, policy.supported.in_flight = false, true end)
+  it("may not use what its reader does not hold to", function ()
+    local text = 'policy "p" { limits = { a = "5/s fixed" }, queue = {}, per "t" { a = "1/s" } }'
+    local tree, mistakes = policy.parse(text, "p.lua", { supported = { rate = true, limits = true,
+      queue = true } })
+    assert.is_nil(tree)
+    assert.equal([[
+p.lua:1:29: limits.a: 'fixed' is not supported by this version
+    policy "p" { limits = { a = "5/s fixed" }, queue = {}, per "t" { a = "1/s" } }
+                                ^
+p.lua:1:60: per: 'per' is not supported by this version
+    policy "p" { limits = { a = "5/s fixed" }, queue = {}, per "t" { a = "1/s" } }
+                                                               ^]], tostring(mistakes))
     assert.equal("fixed", reads(text).policies[1].limits[1].notation.mode)
-    assert.same({ "p.lua:1:29: limits.a: 'in flight' is not supported by this version" },
-      told 'policy "p" { limits = { a = "5 in flight" } }')
+    for feature, fields in pairs { estimate = "estimate = function () end", on = "on = {}",
+      backoff = "backoff = {}", breaker = "breaker = {}", adaptive = "adaptive = {}",
+      queue = "queue = {}", retry = "retry = { budget = '1%' }", start = 'start = "empty"',
+      shed = 'queue = {}, shed = { when = "queue > 50%" }', on_change = 'on_change = "reset"',
+      override = 'per "t" { a = "1/s", override = {} }' } do
+      local supported = setmetatable({ [feature] = false },
+        { __index = function () return true end })
+      tree, mistakes = policy.parse('policy "p" { limits = { a = "1/s" }, ' .. fields .. " }",
+        "p.lua", { supported = supported })
+      assert.is_nil(tree, feature)
+      assert.equal(1, #mistakes, feature)
+      assert.is_truthy(mistakes[1].message:find(("'%s' is not supported"):format(
+        (feature:gsub("_", " "))), 1, true), mistakes[1].message)
+      supported[feature] = true
+      assert.is_table(policy.parse('policy "p" { limits = { a = "1/s" }, ' .. fields .. " }",
+        "p.lua", { supported = supported }))
+    end
   end)
 end)
 

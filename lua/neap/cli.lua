@@ -5,6 +5,7 @@ local C = require "neap.engine"
 local ev = require "neap.runtime.ev"
 local notation = require "neap.notation"
 local policy = require "neap.policy"
+local policy_rows = require "neap.policy.table"
 local runtime = require "neap.runtime"
 local view = require "neap.segment.view"
 
@@ -43,20 +44,6 @@ local function say_columns(rows)
   end
 end
 
-local function rows_of(declared)
-  local rows = {}
-  local function row(...)
-    rows[#rows + 1] = { rows[1] and "" or show(declared.name, 128), ... }
-  end
-  for _, limit in ipairs(declared.limits) do
-    row(show(limit.name, 128), notation.format(limit.notation))
-  end
-  local settle = declared.lease.settle
-  row("lease", notation.format_duration(declared.lease.ttl_ns) ..
-    (settle[1] and ", settles " .. concat(settle, ", ") or ""))
-  return rows
-end
-
 local PRINT = {}   -- how check tells that a policy is right
 
 function PRINT.table(tree, path)
@@ -68,7 +55,7 @@ function PRINT.table(tree, path)
   say_columns(rows)
   rows = {}
   for _, declared in ipairs(tree.policies) do
-    for _, row in ipairs(rows_of(declared)) do rows[#rows + 1] = row end
+    for _, row in ipairs(policy_rows.of(declared)) do rows[#rows + 1] = row end
   end
   say_columns(rows)
 end
@@ -77,14 +64,18 @@ function PRINT.json(tree)
   say(policy.to_json(tree))
 end
 
--- The tree of a file; or nil, with everything that is wrong with it told. A file may not take for
--- ever, so it is read by a clock.
-local function load(path)
+-- The tree of a file; or nil. Everything that is wrong with it is told, and what seems so. A file
+-- may not take for ever, so it is read by a clock.
+---@param options neap.policy.Options
+local function load(path, options)
   local rt = ev.new { waiters_max = 1 }
-  local tree, mistakes = policy.load(path, { clock = rt.now })
+  options.clock = rt.now
+  local tree, mistakes, warnings = policy.load(path, options)
   rt.close()
-  if tree then return tree end
-  for _, mistake in ipairs(mistakes) do io.stderr:write(tostring(mistake), "\n") end
+  for _, list in ipairs { mistakes or {}, warnings } do
+    for _, mistake in ipairs(list) do io.stderr:write(tostring(mistake), "\n") end
+  end
+  return tree
 end
 
 local function check(files, options)
@@ -95,7 +86,7 @@ local function check(files, options)
   end
   local status = FINE
   for _, path in ipairs(files) do
-    local tree = load(path)
+    local tree = load(path, { strict = options.strict })
     if tree then print(tree, path) else status = WRONG end
   end
   return status
@@ -104,7 +95,7 @@ end
 -- ---- run ---------------------------------------------------------------------------------------
 
 local function run(files, options)
-  local tree = load(files[1])
+  local tree = load(files[1], { supported = policy.supported })
   if not tree then return WRONG end
   if options.verbose and not jit.status() then
     complain("the JIT compiler is off: this process may not make pages executable")
@@ -200,15 +191,16 @@ SIGTERM.
   },
   check = {
     files = { 1, 1000 },
-    options = { print = "value" },
+    options = { print = "value", strict = "flag" },
     act = check,
     help = [[
-usage: neap check [--print table|json] POLICY…
+usage: neap check [--print table|json] [--strict] POLICY…
 
 Read policy files as run would, and tell all that is wrong with them. What is right is
 printed in its canonical form: as a table, or one line of JSON for each file.
 
   --print table|json   table unless told
+  --strict             warnings are mistakes, too
 ]],
   },
 }

@@ -7,6 +7,14 @@
 --   mod      = "burst" amount | "smooth" | "sliding" | "fixed"
 --   duration = number unit {number unit}                250ms, 1m30s
 --
+-- and, in policy files,
+--
+--   trip     = n "consecutive" | share "of" n ["in" duration]      50% of 20 in 30s
+--   keep     = amount "keys" ["," "idle" duration]                 100k keys, idle 10min
+--   adaptive = ("aimd" | "vegas" | "gradient") "from" n "to" n     gradient from 20 to 300
+--   pressure = "queue" ">" share                                   queue > 80%
+--   share    = number "%"                                          from 0.01% to 100%
+--
 -- Every value is a whole number up to 2^53, kept exactly: a decimal is a fraction of two integers
 -- until its suffix made it whole, never a float. What is not whole or does not fit is refused.
 --
@@ -158,6 +166,33 @@ local function to_duration(parts)
   return total
 end
 
+-- Hundredths of a percent, so that a share is one exact number however it was written.
+local function to_share(at, text)
+  local value = fraction(at, text, 100)
+  if value.d ~= 1 or value.n < 1 or value.n > 10000 then
+    fault(at, notation.show(text) .. "% is outside 0.01% to 100%, in steps of 0.01%")
+  end
+  return value.n / 10000
+end
+
+local function to_keep(amount, idle_ns)
+  return { keys = positive(amount), idle_ns = idle_ns }
+end
+
+local function to_adaptive(kind, from, at, to)
+  from, to = positive(from), positive(to)
+  if from > to then fault(at, "it goes from the smaller number to the larger one") end
+  return { kind = kind, from = from, to = to }
+end
+
+local function to_count(kind)
+  return function (amount) return { kind = kind, count = positive(amount) } end
+end
+
+local function to_window(share, amount, in_ns)
+  return { kind = "share", share = share, of = positive(amount), in_ns = in_ns }
+end
+
 -- ---- the grammar ------------------------------------------------------------------------------
 
 local digit = R "09"
@@ -168,6 +203,7 @@ local scale_names = keys(SCALES)
 local after_amount = { "in flight", "in", "per", unpack(scale_names) }
 local after_count = { "per", unpack(scale_names) }
 local MODS = { "burst", "smooth", "sliding", "fixed" }
+local WAYS = { "aimd", "vegas", "gradient" }
 local PER = '"/s", "/min"…'
 local EITHER = PER .. ' or "in flight"'
 local NEEDS, PER_NEEDS = "a bare number needs " .. EITHER, "a bare number needs " .. PER
@@ -207,6 +243,29 @@ local rules = {
            + Cp() * C(word "fixed") * (blank * #word "at"
            * say "'fixed at' is not supported by this version") ^ -1 / named("at", "word"),
 
+  trip     = V "share" * blank * (word "of" + oops('"of"', { "of" })) * blank * V "amount"
+           * (blank * word "in" * blank * V "lasting") ^ -1 / to_window
+           + V "amount" * blank * (word "consecutive" + oops('"consecutive" or "% of"',
+             { "consecutive" })) / to_count "consecutive",
+
+  keep     = V "amount" * blank * (word "keys" + oops('"keys"', { "keys" }))
+           * (blank * P "," * blank * (word "idle" + oops('"idle"', { "idle" })) * blank
+              * V "lasting" + blank * (-P(1) + oops '", idle" and a duration')) / to_keep,
+
+  adaptive = (C(word "aimd" + word "vegas" + word "gradient") + oops("a way to adapt", WAYS, "way"))
+           * blank * (word "from" + oops('"from"', { "from" })) * blank * V "amount"
+           * blank * (word "to" + oops('"to"', { "to" })) * blank * Cp() * V "amount" / to_adaptive,
+
+  pressure = C(word "queue" + oops('"queue"', { "queue" })) * blank
+           * (P ">" + oops '">"') * blank * V "percent" / named("what", "share"),
+
+  share    = Cp() * C(V "number") * blank * "%" / to_share,
+  percent  = V "share" + V "amount" * oops '"%"' + oops 'a share such as "10%"',
+  lasting  = Cp() * V "duration" / function (at, ns)
+               if ns == 0 then fault(at, "0 is not positive") end
+               return ns
+             end,
+
   number   = V "digits" * (P "." * (V "digits" + oops "a digit")) ^ -1
            * (#(P "," * digit) * say "digits are grouped with '_', as in 1_000"
            + #S "_." * oops "a digit") ^ -1,
@@ -245,6 +304,12 @@ end
 ---     notation.amount "200k"                --> 200000
 ---     notation.size "5MB"                   --> 5000000
 ---     notation.duration "1m30s"             --> 90e9
+---     notation.share "2.5%"                 --> 0.025
+---     notation.trip "50% of 20"             --> { kind = "share", share = 0.5, of = 20 }
+---     notation.trip "5 consecutive"         --> { kind = "consecutive", count = 5 }
+---     notation.keep "100k keys, idle 1min"  --> { keys = 100000, idle_ns = 60e9 }
+---     notation.adaptive "vegas from 4 to 64"    --> { kind = "vegas", from = 4, to = 64 }
+---     notation.pressure "queue > 80%"       --> { what = "queue", share = 0.8 }
 ---
 ---@alias neap.reader fun(text: string): any, string?, integer?, string?
 
@@ -253,6 +318,11 @@ notation.rate = reader "rate"           ---@type neap.reader  a neap.limit of ki
 notation.amount = reader "size"         ---@type neap.reader  an integer
 notation.size = notation.amount         ---@type neap.reader  an integer, bytes
 notation.duration = reader "duration"   ---@type neap.reader  an integer, ns
+notation.share = reader "percent"       ---@type neap.reader  a number, up to 1
+notation.trip = reader "trip"           ---@type neap.reader  when a breaker opens
+notation.keep = reader "keep"           ---@type neap.reader  how many keys are kept, how long
+notation.adaptive = reader "adaptive"   ---@type neap.reader  a way, and its bounds
+notation.pressure = reader "pressure"   ---@type neap.reader  when calls are shed
 
 -- ---- printing ---------------------------------------------------------------------------------
 
@@ -321,6 +391,63 @@ function notation.format(value)
     return text .. " " .. value.mode
   end
   error("limit: unknown mode", 2)
+end
+
+--- A share as hundredths of a percent allow: "50%", "0.05%".
+---
+---     notation.format_share(0.025)          --> "2.5%"
+---
+---@param share number
+---@return string
+function notation.format_share(share)
+  if type(share) ~= "number" or not (share > 0 and share <= 1) then
+    error("share: a number above 0, up to 1, expected", 2)
+  end
+  return ("%.14g%%"):format(floor(share * 10000 + 0.5) / 100)
+end
+
+--- A trip in its canonical form.
+---
+---     notation.format_trip { kind = "share", share = 0.5, of = 20 }     --> "50% of 20"
+---
+---@param trip { kind: string, count: integer?, share: number?, of: integer?, in_ns: integer? }
+---@return string
+function notation.format_trip(trip)
+  if trip.kind == "consecutive" then return notation.format_amount(trip.count) .. " consecutive" end
+  local text = notation.format_share(trip.share) .. " of " .. notation.format_amount(trip.of)
+  return trip.in_ns and text .. " in " .. notation.format_duration(trip.in_ns) or text
+end
+
+--- How many keys are kept, in canonical form.
+---
+---     notation.format_keep { keys = 100000, idle_ns = 600e9 }           --> "100k keys, idle 10m"
+---
+---@param keep { keys: integer, idle_ns: integer? }
+---@return string
+function notation.format_keep(keep)
+  local text = notation.format_amount(keep.keys) .. " keys"
+  return keep.idle_ns and text .. ", idle " .. notation.format_duration(keep.idle_ns) or text
+end
+
+--- A way to adapt, in canonical form.
+---
+---     notation.format_adaptive { kind = "aimd", from = 1, to = 50 }     --> "aimd from 1 to 50"
+---
+---@param value { kind: string, from: integer, to: integer }
+---@return string
+function notation.format_adaptive(value)
+  return ("%s from %s to %s"):format(value.kind, notation.format_amount(value.from),
+    notation.format_amount(value.to))
+end
+
+--- When calls are shed, in canonical form.
+---
+---     notation.format_pressure { what = "queue", share = 0.8 }          --> "queue > 80%"
+---
+---@param value { what: string, share: number }
+---@return string
+function notation.format_pressure(value)
+  return value.what .. " > " .. notation.format_share(value.share)
 end
 
 return notation

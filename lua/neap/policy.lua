@@ -4,42 +4,37 @@
 --     user "app" { password = env "NEAP_APP", allow = "acquire read" }
 --     policy "openai" {
 --       limits = { requests = "500/min burst 60", calls = "64 in flight" },
---       lease  = { ttl = "10min", settle = "requests" },
+--       per "tenant" { requests = "60/min burst 10" },
+--       queue  = { max = 2000, timeout = "45s", fair = "tenant" },
 --     }
 --
 -- The file runs first, in its room, and the declarations only write down what they were given.
 -- Then everything is checked against the text: so a mistake has a line and a column, limits have
 -- the order they were written in (the first is the one that an unnamed cost is charged to), and
--- one run tells all.
+-- one run tells all. A file may include others below its folder; they are one reading.
 local address = require "neap.policy.address"
 local check = require "neap.policy.check"
+local files = require "neap.policy.files"
 local json = require "neap.policy.json"
+local look = require "neap.policy.look"
 local notation = require "neap.notation"
 local report = require "neap.policy.report"
 local room = require "neap.policy.room"
-local source = require "neap.policy.source"
+local verbs = require "neap.policy.verbs"
 
-local getmetatable, ipairs, pairs, tostring, type = getmetatable, ipairs, pairs, tostring, type
-local open, getenv = io.open, os.getenv
+local ipairs, pairs, tostring, type = ipairs, pairs, tostring, type
+local getenv = os.getenv
 
 local policy = {}
 
-local LARGEST_FILE = 2 ^ 20
 local LONGEST_NAME = 128
 
--- Declarations; true when a name goes before the table.
-local NOUNS = { policy = true, user = true, listen = false }
-
-local blank = room.blank
-
-local function show(value)
-  return notation.show(tostring(value))
-end
+local blank, show = room.blank, look.show
 
 -- What is wrong with a declaration before one looks into its table.
 local function refusal(noun, name, body, first)
   local owner, form = noun, noun .. " { … }"
-  if NOUNS[noun] then
+  if verbs.NOUNS[noun] then
     form = noun .. ' "name" { … }'
     if type(name) ~= "string" or name == "" then
       return ("a %s needs a name: write %s"):format(noun, form)
@@ -58,90 +53,79 @@ end
 local function check_call(reading, call)
   local noun, name, body = call.noun, call.name, call.body
   if name == blank or body == blank then return end
-  local site = reading.source:site(noun, call.line, name) or {}
-  local line = site.at and reading.source:place(site.at) or call.line
-  local spot = { at = site.at, line = line, node = site.node,
-    name = { at = site.name_at, line = line } }
+  local source = call.source
+  local site = source:site(noun, call.line, name, body) or {}
+  local line = site.at and source:place(site.at) or call.line
+  local spot = { at = site.at, line = line, node = site.node, source = source,
+    name = { at = site.name_at, line = line, source = source } }
 
   local key = noun .. ":" .. tostring(name)
   local problem = refusal(noun, name, body, reading.first[key])
   reading.first[key] = reading.first[key] or line
   if problem then return reading.report:add(spot.name, nil, problem) end
-  spot.node = spot.node or reading.source:like(body)
+  spot.node = spot.node or look.like(reading, body)
   check[noun](reading, spot, name, body)
 end
 
 -- ---- reading ----------------------------------------------------------------------------------
 
--- What a declaration was given, as it was then.
-local function copy(value, copies)
-  if type(value) ~= "table" or getmetatable(value) then return value end
-  if copies[value] then return copies[value] end
-  local twin = {}
-  copies[value] = twin
-  for key, inner in pairs(value) do twin[key] = copy(inner, copies) end
-  return twin
-end
-
--- The declaration functions: they write calls down, in the order they were made.
-local function verbs_of(reading, env)
-  local verbs, calls = {}, reading.calls
-  local function note(noun, name, line)
-    local call = { noun = noun, name = name, line = line }
-    calls[#calls + 1] = call
-    if noun == "user" then reading.has_users = true end
-    return call
-  end
-  for noun, has_name in pairs(NOUNS) do
-    verbs[noun] = has_name and function (name)
-      local call = note(noun, name, room.line())
-      return function (body)
-        if call.body ~= nil then call = note(noun, name) end
-        call.line, call.body = room.line(), blank   -- in case the copy does not come back
-        call.body = copy(body, {})
-      end
-    end or function (body)
-      note(noun, nil, room.line()).body = copy(body, {})
-    end
-  end
-  function verbs.env(name)
-    local value = type(name) == "string" and env(name) or nil
-    if value then
-      reading.secrets[value] = name
-      return value
-    end
-    local message = type(name) == "string" and ("'%s' is not set in the environment"):format(name)
-      or "env needs a name, as in env \"NEAP_APP\""
-    reading.complaints[#reading.complaints + 1] = { line = room.line(), name = "env",
-      message = message }
-    return blank
-  end
-  return verbs
-end
-
 local function report_complaints(reading)
   local lines = {}
   for _, complaint in ipairs(reading.complaints) do
-    lines[complaint.line or 0] = true
+    local source = reading.chunks[complaint.chunk] or reading.sources[1]
+    lines[source.file .. ":" .. (complaint.line or 0)] = true
     local at = complaint.line and not reading.report:full()
-      and reading.source:use(complaint.name, complaint.line) or nil
-    reading.report:add({ at = at, line = complaint.line }, nil, notation.suggest(
+      and source:use(complaint.name, complaint.line) or nil
+    reading.report:add({ at = at, line = complaint.line, source = source }, nil, notation.suggest(
       complaint.message, complaint.typed, complaint.words))
   end
   return lines
+end
+
+-- `per` that no policy has.
+local function report_loose(reading)
+  for origin in pairs(reading.loose) do
+    reading.report:add({ line = origin.line, source = origin.source }, nil,
+      'per stands inside a policy: policy "name" { limits = { … }, per "tenant" { … } }')
+  end
 end
 
 ---@class neap.policy
 ---@field name string
 ---@field doc string?
 ---@field line integer
----@field limits { name: string, notation: neap.limit, text: string }[]  as written; [1] is default
+---@field limits { name: string, notation: neap.limit, text: string, on_change: string? }[]
+---  as written
+---@field costs string[]   what a call can be charged by; [1] is the default
+---@field per { by: string[], limits: table[], override: table[], keep: table, doc: string?,
+---  line: integer }[]
 ---@field lease { ttl_ns: integer, settle: string[] }
+---@field estimate neap.hook?
+---@field backoff { on: integer[], window_ns: integer, from: string[], throttled: table[],
+---  penalty: { name: string, count: integer }[] }?
+---@field breaker { trip: table, cooldown_ns: integer, probes: integer, on: integer[]? }?
+---@field adaptive { name: string, notation: { kind: string, from: integer, to: integer } }[]?
+---@field queue { max: integer, timeout_ns: integer?, fair: string?, priority: string[]?,
+---  overflow: "refuse"|"drop oldest"|"drop lowest", ageing_ns: integer? }?
+---@field retry { attempts: integer, backoff: neap.backoff.Value, budget: number? }?
+---@field shed { when: { what: string, share: number }, keep: { priority: string }? }?
+---@field on table<string, neap.hook>
+---@field start "state"|"empty"|"full"|nil
+---@field on_change "keep used"|"keep balance"|"scale"|"reset"|nil
 
 ---@class neap.tree
 ---@field policies neap.policy[]
 ---@field users { name: string, password: string, allow: string[], from: string? }[]
 ---@field listen { resp: string[], http: string[] }
+
+---@class neap.policy.Options
+---@field clock (fun(): number)?             seconds; bounds the time a file may take
+---@field getenv (fun(name: string): string?)?  where `env` looks
+---@field read (fun(path: string): string?, string?)?  the text of a file that is included
+---@field supported table<string, boolean>?  what the caller can hold to (`policy.supported` is
+---  what a worker can); the rest is a mistake. Nil: everything is only checked
+---@field strict boolean?                    warnings are mistakes
+---@field host neap.policy.Host?             what `log`, `now` and `emit` do in hooks
 
 --- Read a policy from its text.
 ---
@@ -150,48 +134,36 @@ end
 ---     print(tree.policies[1].limits[1].text)              --> "500/min"
 ---
 ---@param text string
----@param name string   the file, for messages
----@param options? { clock: (fun(): number)?, getenv: (fun(name: string): string?)? }
----  clock: seconds, bounds the time a file may take; getenv: where `env` looks
----@return neap.tree? tree, neap.mistake[]? mistakes
+---@param name string   the file, for messages, and for where includes are looked for
+---@param options? neap.policy.Options
+---@return neap.tree? tree, neap.mistake[]? mistakes, neap.mistake[] warnings
 function policy.parse(text, name, options)
   options = options or {}
-  -- a first line for the shell, and a mark of the encoding: neither moves a column
-  local lua = text:gsub("^\239\187\191", "   "):gsub("^#!", "--")
-  local reading = { calls = {}, complaints = {}, secrets = {}, first = {},
+  local reading = { options = options, getenv = options.getenv or getenv, file = name,
+    nouns = verbs.NOUNS,
+    calls = {}, complaints = {}, secrets = {}, first = {}, loose = {}, spots = {}, sources = {},
+    chunks = {},
     tree = { policies = {}, users = {}, listen = { resp = {}, http = {} } } }
-  if lua:byte() == 27 then
-    reading.report = report.new(name)
-    reading.report:add({}, nil, "compiled Lua is refused: a policy file is text")
-    return nil, reading.report:finish()
-  end
-  reading.source = source.new(lua, NOUNS)
-  reading.report = report.new(name, reading.source)
+  reading.report = report.new(name, nil, options.strict)
+  local chunk = files.open(reading, text, name)
+  if not chunk then return nil, reading.report:finish() end
 
-  local chunk, message, line = room.read(lua)
-  if not chunk then
-    reading.report:add({ at = line and reading.source:culprit(line), line = line }, nil, message)
-    return nil, reading.report:finish()
-  end
-  reading.source:survey()
-
-  local verbs = verbs_of(reading, options.getenv or getenv)
-  local ok, result = room.run(chunk, verbs, function (complaint)
-    reading.complaints[#reading.complaints + 1] = complaint
-  end, options.clock)
+  local ok, result = room.run(chunk, verbs.of(reading))
   local last = reading.calls[#reading.calls]
   if not ok and last and last.body == nil then last.body = blank end   -- cut off before its table
   local lines = report_complaints(reading)
-  if not ok and not lines[result.line or 0] then
-    reading.report:add({ line = result.line }, nil, result.message)
+  local source = not ok and reading.chunks[result.chunk] or reading.sources[1]
+  if not ok and not lines[source.file .. ":" .. (result.line or 0)] then
+    reading.report:add({ line = result.line, source = source }, nil, result.message)
   elseif ok and result ~= nil then
     reading.report:add({}, nil, "a policy file declares and returns nothing")
   end
 
   for _, call in ipairs(reading.calls) do check_call(reading, call) end
-  local mistakes = reading.report:finish()
-  if mistakes then return nil, mistakes end
-  return reading.tree
+  report_loose(reading)
+  local mistakes, warnings = reading.report:finish()
+  if mistakes then return nil, mistakes, warnings end
+  return reading.tree, nil, warnings
 end
 
 --- Read a policy file.
@@ -200,22 +172,11 @@ end
 ---     print(none, why[1].message)                         --> nil, "…"
 ---
 ---@param path string
----@param options? table   as for `policy.parse`
----@return neap.tree? tree, neap.mistake[]? mistakes
+---@param options? neap.policy.Options
+---@return neap.tree? tree, neap.mistake[]? mistakes, neap.mistake[] warnings
 function policy.load(path, options)
-  local file, problem = open(path, "rb")
-  local text
-  if file then
-    text, problem = file:read(LARGEST_FILE + 1)
-    file:close()
-    if not text and not problem then text = "" end
-  end
-  if text and #text > LARGEST_FILE then text, problem = nil, "larger than 1 MiB" end
-  if not text then
-    local prefix = path .. ": "
-    if problem:sub(1, #prefix) == prefix then problem = problem:sub(#prefix + 1) end
-    return nil, report.unread(path, problem)
-  end
+  local text, problem = files.read(path)
+  if not text then return nil, report.unread(path, problem), {} end
   return policy.parse(text, path, options)
 end
 

@@ -24,6 +24,7 @@ local INDENT = "    "
 ---@field message string    with the hint, if there is one
 ---@field source string?    the line of the file
 ---@field hint string?      the word that was probably meant
+---@field warning boolean?
 local Mistake = {}
 
 -- The part of the line around the column, and the caret under it. Characters, not bytes, are
@@ -46,7 +47,8 @@ function Mistake:__tostring()
   local where = { self.file }
   where[#where + 1] = self.line
   where[#where + 1] = self.col
-  local text = concat(where, ":") .. ": " .. (self.path and self.path .. ": " or "") .. self.message
+  local text = concat(where, ":") .. ": " .. (self.warning and "warning: " or "")
+    .. (self.path and self.path .. ": " or "") .. self.message
   if not self.source or not self.source:find "%S" then return text end
   return text .. "\n" .. quote(self.source, self.col)
 end
@@ -71,10 +73,11 @@ local report = {}
 report.__index = report
 
 ---@param file string
----@param source neap.source?
-function report.new(file, source)
+---@param source neap.source?   of places that do not say
+---@param strict boolean?       warnings are mistakes, too
+function report.new(file, source, strict)
   return setmetatable({ file = notation.show(file, 4096), source = source, told = {}, more = 0,
-    mistakes = {} }, report)
+    mistakes = {}, warnings = {}, strict = strict }, report)
 end
 
 --- The one mistake of a file that is not there.
@@ -90,43 +93,73 @@ function report:full()
   return #self.mistakes >= MOST
 end
 
+-- A mistake at a place, for this list; nil when it was told before.
+local function note(self, list, place, path, message)
+  local line, col, source = place.line, nil, place.source or self.source
+  if place.at then line, col = source:place(place.at) end
+  message = notation.show(message, LONGEST)
+  local file = source and notation.show(source.file, 4096) or self.file
+  local key = concat({ file, line or 0, col or 0, path or "", message }, "\0")
+  if self.told[key] then return nil end
+  self.told[key] = true
+  return setmetatable({ file = file, line = line, col = col, path = path, message = message,
+    order = #list, rank = source and source.rank or 0,
+    source = line and source and source:line(line) or nil }, Mistake)
+end
+
 --- Add a mistake at a place: a byte position, or a line, or neither.
----@param place { at: integer?, line: integer? }
+---@param place { at: integer?, line: integer?, source: neap.source? }
 ---@param path string?
 ---@param message string
 ---@param hint string?   the word the message offers
 function report:add(place, path, message, hint)
-  local line, col = place.line, nil
-  if place.at then line, col = self.source:place(place.at) end
-  message = notation.show(message, LONGEST)
-  local key = concat({ line or 0, col or 0, path or "", message }, "\0")
-  if self.told[key] then return end
-  self.told[key] = true
+  local mistake = note(self, self.mistakes, place, path, message)
+  if not mistake then return end
   if self:full() then
     self.more = self.more + 1
     return
   end
-  self.mistakes[#self.mistakes + 1] = setmetatable({ file = self.file, line = line, col = col,
-    path = path, message = message, hint = hint, order = #self.mistakes,
-    source = line and self.source and self.source:line(line) }, Mistake)
+  mistake.hint = hint
+  self.mistakes[#self.mistakes + 1] = mistake
 end
 
---- All mistakes by line and column, or nil when there are none.
----@return neap.mistake[]?
+--- Add what is right, and yet hardly meant; a mistake to those who are strict.
+---@param place { at: integer?, line: integer?, source: neap.source? }
+---@param path string?
+---@param message string
+function report:warn(place, path, message)
+  if self.strict then return self:add(place, path, message) end
+  if #self.warnings >= MOST then return end
+  local warning = note(self, self.warnings, place, path, message)
+  if not warning then return end
+  warning.warning = true
+  self.warnings[#self.warnings + 1] = warning
+end
+
+local function by_place(a, b)
+  if a.rank ~= b.rank then return a.rank < b.rank end
+  if a.line ~= b.line then return (a.line or 0) < (b.line or 0) end
+  if a.col ~= b.col then return (a.col or 0) < (b.col or 0) end
+  return a.order < b.order
+end
+
+local function in_order(list)
+  sort(list, by_place)
+  for _, mistake in ipairs(list) do mistake.order, mistake.rank = nil, nil end
+  return setmetatable(list, Mistakes)
+end
+
+--- All mistakes by file, line and column, or nil when there are none; and the warnings.
+---@return neap.mistake[]? mistakes, neap.mistake[] warnings
 function report:finish()
-  local mistakes = self.mistakes
-  if #mistakes == 0 then return nil end
-  sort(mistakes, function (a, b)
-    if a.line ~= b.line then return (a.line or 0) < (b.line or 0) end
-    if a.col ~= b.col then return (a.col or 0) < (b.col or 0) end
-    return a.order < b.order
-  end)
-  for _, mistake in ipairs(mistakes) do mistake.order = nil end
+  local mistakes, warnings = self.mistakes, in_order(self.warnings)
+  if #mistakes == 0 then return nil, warnings end
+  in_order(mistakes)
   if self.more > 0 then
     mistakes[#mistakes + 1] = setmetatable({ file = self.file,
       message = ("%d more mistakes"):format(self.more) }, Mistake)
   end
-  return setmetatable(mistakes, Mistakes)
+  return mistakes, warnings
 end
 
 return report

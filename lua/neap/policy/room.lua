@@ -24,9 +24,8 @@ local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring,
 local unpack, xpcall = unpack, xpcall
 local string, table, math = string, table, math
 local floor, log = math.floor, math.log
-local jit_off = jit.off
+local jit_off, jit_on = jit.off, jit.on
 
-local CHUNK = "=(policy)"
 local STRIDE = 16                 -- instructions between two looks
 local STEPS = 10e6
 local MEMORY_KB = 64 * 1024
@@ -54,6 +53,9 @@ Blank.__le = Blank.__lt
 
 --- What stands for a value that was complained about; checks pass over it.
 room.blank = blank
+
+--- The metatable of what `per "tenant" { … }` gives.
+room.Scope = {}
 
 -- ---- the budget -------------------------------------------------------------------------------
 
@@ -110,6 +112,14 @@ local function bounded(name, bytes)
   return bytes / BYTES_A_STEP
 end
 
+-- A function that pays before it runs; but not once the file has been read, when hooks call it.
+local function charged(budget, f, cost)
+  return function (...)
+    if not budget.over then charge(budget, cost(...)) end
+    return f(...)
+  end
+end
+
 local function is_text(value) return type(value) == "string" or type(value) == "number" end
 local function length(value) return is_text(value) and #tostring(value) or 0 end
 
@@ -130,44 +140,30 @@ end
 
 -- The string library with every cost charged before it is run into.
 local function strings(budget)
-  local safe = {}
+  local safe, size_cost = {}, {}
   for _, name in ipairs { "byte", "char", "len", "lower", "reverse", "sub", "upper" } do
-    local f = string[name]
-    safe[name] = function (...)
-      charge(budget, length((...)) / BYTES_A_STEP)
-      return f(...)
-    end
+    size_cost[name] = function (text) return length(text) / BYTES_A_STEP end
   end
 
-  function safe.rep(text, n, separator)
-    if is_text(text) and type(n) == "number" then
-      charge(budget, bounded("string.rep", (length(text) + length(separator)) * math.max(n, 0)))
-    end
-    return string.rep(text, n, separator)
+  function size_cost.rep(text, n, separator)
+    if not is_text(text) or type(n) ~= "number" then return 0 end
+    return bounded("string.rep", (length(text) + length(separator)) * math.max(n, 0))
   end
 
-  function safe.format(format, ...)
+  function size_cost.format(format, ...)
     if length(format) > LONGEST_FORMAT then stop "stopped at a format of more than 1024 bytes" end
     local bytes = 0
     for i = 1, select("#", ...) do bytes = bytes + length((select(i, ...))) end
-    charge(budget, bounded("string.format", bytes))
-    return string.format(format, ...)
+    return bounded("string.format", bytes)
   end
 
-  function safe.find(text, pattern, init, plain)
-    charge(budget, search_cost(text, pattern, plain))
-    return string.find(text, pattern, init, plain)
-  end
-
-  for _, name in ipairs { "match", "gmatch" } do
-    local f = string[name]
-    safe[name] = function (text, pattern, ...)
-      charge(budget, search_cost(text, pattern))
-      return f(text, pattern, ...)
-    end
-  end
+  function size_cost.find(text, pattern, _, plain) return search_cost(text, pattern, plain) end
+  function size_cost.match(text, pattern) return search_cost(text, pattern) end
+  size_cost.gmatch = size_cost.match
+  for name, cost in pairs(size_cost) do safe[name] = charged(budget, string[name], cost) end
 
   function safe.gsub(text, pattern, by, ...)
+    if budget.over then return string.gsub(text, pattern, by, ...) end
     charge(budget, search_cost(text, pattern))
     local size = length(text)
     local function piece(value)
@@ -178,11 +174,12 @@ local function strings(budget)
     if is_text(by) then
       -- each match brings the replacement, and with it at most itself for each %0 in it
       bounded("string.gsub", (size + 1) * (length(by) + 1) * 2)
-      return string.gsub(text, pattern, by, ...)
     elseif type(by) == "table" then
-      return string.gsub(text, pattern, function (key) return piece(by[key]) end, ...)
+      local pieces = by
+      by = function (key) return piece(pieces[key]) end
     elseif type(by) == "function" then
-      return string.gsub(text, pattern, function (...) return piece((by(...))) end, ...)
+      local f = by
+      by = function (...) return piece((f(...))) end
     end
     return string.gsub(text, pattern, by, ...)
   end
@@ -190,37 +187,34 @@ local function strings(budget)
   return safe
 end
 
+-- What joining costs: known when it is done, and bounded on the way.
+local function concat_cost(budget)
+  return function (list, separator, from, to)
+    if type(list) ~= "table" then return 0 end
+    local bytes = 0
+    for i = from or 1, to or #list do
+      if not is_text(rawget(list, i)) then break end
+      bytes = bytes + length(list[i]) + length(separator)
+      bounded("table.concat", bytes)
+      charge(budget, 1 + length(list[i]) / BYTES_A_STEP)
+    end
+    return 0
+  end
+end
+
 local function tables(budget)
-  local safe = {}
-
-  function safe.concat(list, separator, from, to)
-    if type(list) == "table" then
-      local bytes = 0
-      for i = from or 1, to or #list do
-        if not is_text(rawget(list, i)) then break end
-        bytes = bytes + length(list[i]) + length(separator)
-        bounded("table.concat", bytes)
-        charge(budget, 1 + length(list[i]) / BYTES_A_STEP)
-      end
-    end
-    return table.concat(list, separator, from, to)
-  end
-
   -- insert and remove move what is behind; sort compares n log n times
-  for _, name in ipairs { "insert", "remove" } do
-    local f = table[name]
-    safe[name] = function (list, ...)
-      if type(list) == "table" and select("#", ...) > 0 then charge(budget, #list / 4) end
-      return f(list, ...)
-    end
+  local function shift_cost(list, ...)
+    return type(list) == "table" and select("#", ...) > 0 and #list / 4 or 0
   end
-
-  function safe.sort(list, ...)
-    if type(list) == "table" then charge(budget, #list * 32) end
-    return table.sort(list, ...)
-  end
-
-  return safe
+  return {
+    concat = charged(budget, table.concat, concat_cost(budget)),
+    insert = charged(budget, table.insert, shift_cost),
+    remove = charged(budget, table.remove, shift_cost),
+    sort = charged(budget, table.sort, function (list)
+      return type(list) == "table" and #list * 32 or 0
+    end),
+  }
 end
 
 local function numbers()
@@ -246,26 +240,26 @@ local function words(text)
   return set
 end
 
--- Names that exist elsewhere in Lua, and names this language keeps for itself.
+-- Names that exist elsewhere in Lua.
 local ELSEWHERE = words [[_G bit collectgarbage coroutine debug dofile ffi gcinfo getfenv
   getmetatable io jit load loadfile loadstring module newproxy next os package pcall print rawequal
   rawget rawset require setfenv setmetatable xpcall]]
-local RESERVED = words "per include log now emit"
 
--- The line of the chunk that is running, seen from anything it called.
-local function line_now()
+--- Where a file stands now, seen from anything it called.
+---@param chunks table<string, any>   what was read, by the name that `room.read` was given
+---@return integer? line, string? chunk
+function room.here(chunks)
   for level = 2, math.huge do
     local info = debug.getinfo(level, "Sl")
     if not info then return nil end
-    if info.source == CHUNK then return info.currentline end
+    local chunk = info.source:sub(2)
+    if chunks[chunk] and info.source:byte() == 61 then return info.currentline, chunk end
   end
 end
 
---- Where the chunk stands now; for declaration functions.
-room.line = line_now
-
 ---@class neap.complaint
 ---@field line integer?
+---@field chunk string?
 ---@field name string       as it stands in the text
 ---@field message string
 ---@field words string[]?   what may have been meant
@@ -277,9 +271,8 @@ local function closed(library, prefix, complain)
 
   local function refuse(key, message)
     local name = type(key) == "string" and key or tostring(key)
-    complain { line = line_now(), name = name, words = names, typed = prefix .. name,
+    return complain { name = name, words = names, typed = prefix .. name,
       message = message:format(prefix, name) }
-    return blank
   end
 
   return setmetatable({}, {
@@ -295,28 +288,27 @@ local function environment(budget, verbs, complain)
     table = closed(tables(budget), "table.", complain),
     math = closed(numbers(), "math.", complain) }
   for name, f in pairs(base) do known[name] = f end
-  for name, verb in pairs(verbs) do known[name] = verb end
+  for name, verb in pairs(verbs) do
+    known[name] = type(verb) == "table" and closed(verb, name .. ".", complain) or verb
+  end
   local names, assigned = {}, {}
   for name in pairs(known) do names[#names + 1] = name end
 
   local function read(_, name)
     if known[name] ~= nil then return known[name] end
     if assigned[name] ~= nil then return assigned[name] end
-    local complaint = { line = line_now(), name = name }
-    if RESERVED[name] then
-      complaint.message = ("'%s' is not supported by this version"):format(name)
-    elseif ELSEWHERE[name] then
+    local complaint = { name = name }
+    if ELSEWHERE[name] then
       complaint.message = ("'%s' is not available in a policy file"):format(name)
     else
       complaint.message, complaint.words = ("unknown name '%s'"):format(name), names
       complaint.typed = name
     end
-    complain(complaint)
-    return blank
+    return complain(complaint)
   end
 
   local function assign(_, name, value)
-    complain { line = line_now(), name = name,
+    complain { name = name,
       message = ("global '%s' assigned; use 'local %s'"):format(name, name) }
     assigned[name] = value
   end
@@ -326,57 +318,105 @@ end
 
 -- ---- running ----------------------------------------------------------------------------------
 
--- An error as message and line. Messages of the machine carry the line in front.
-local function explain(problem)
-  local line = line_now()
-  if getmetatable(problem) == Stop then return { message = problem.message, line = line } end
+-- A message of the machine has the place in front: the message alone, and the line.
+local function bare(problem, chunks)
+  for chunk in pairs(chunks) do
+    local line = problem:sub(1, #chunk + 1) == chunk .. ":"
+      and problem:match("^(%d+): ", #chunk + 2)
+    if line then return problem:sub(#chunk + #line + 4), tonumber(line), chunk end
+  end
+  return problem
+end
+
+-- An error as message, line and chunk.
+local function explain(problem, chunks)
+  local line, chunk = room.here(chunks)
+  if getmetatable(problem) == Stop then
+    return { message = problem.message, line = line, chunk = chunk }
+  end
   if type(problem) ~= "string" then
     local what = type(problem) == "number" and tostring(problem) or "a " .. type(problem)
-    return { message = "error raised: " .. what, line = line }
+    return { message = "error raised: " .. what, line = line, chunk = chunk }
   end
-  local at, message = problem:match "^%(policy%):(%d+): (.*)$"
-  if at then return { message = message, line = line or tonumber(at) } end
-  return { message = problem:match "stack overflow$" or problem, line = line }
+  local message, at, where = bare(problem, chunks)
+  return { message = message:match "stack overflow$" or message, line = line or at,
+    chunk = chunk or where }
 end
 
 --- Read a chunk. Text only: compiled Lua could break the machine.
 ---@param text string
+---@param name string   by which its lines are found again; printable, at most 50 bytes
 ---@return function? chunk, string? message, integer? line
-function room.read(text)
-  local chunk, problem = loadstring(text, CHUNK, "t")
+function room.read(text, name)
+  local chunk, problem = loadstring(text, "=" .. name, "t")
   if chunk then return chunk end
-  local line, message = problem:match "^%(policy%):(%d+): (.*)$"
-  return nil, message or problem, tonumber(line)
+  local message, line = bare(problem, { [name] = true })
+  return nil, message, line
 end
 
---- Run a chunk with these declaration functions. Hooks, collector and the methods of strings are
---- as before when this returns.
+-- Have a function do the host's work on the way: its steps and its memory are not the file's.
+local function aside(budget, look_at_budget, f)
+  return function (...)
+    local kb = collectgarbage "count"
+    debug.sethook()
+    local one, two = f(...)
+    local grown = collectgarbage "count" - kb
+    budget.kb, budget.most_kb = budget.kb + grown, budget.most_kb + grown
+    debug.sethook(look_at_budget, "", STRIDE)
+    return one, two
+  end
+end
+
+---@class neap.Room
+---@field verbs table<string, function|table>   what the file can call besides; tables are libraries
+---@field include fun(name: any): function?, any  a chunk to run, or nil and what stands for it
+---@field complain fun(complaint: neap.complaint): any
+---@field chunks table<string, any>             what was read, by name
+---@field clock (fun(): number)?                seconds
+---@field over fun()                            called when the file has run
+
+--- Run a chunk. Hooks, collector and the methods of strings are as before when this returns. The
+--- functions that are left are compiled like any other, and have no budget.
 ---@param chunk function
----@param verbs table<string, function>
----@param complain fun(complaint: neap.complaint)
----@param clock? fun(): number   seconds
----@return boolean ok, table|nil problem  { message, line }, or what the chunk returned
-function room.run(chunk, verbs, complain, clock)
+---@param self neap.Room
+---@return boolean ok, table|nil problem  { message, line, chunk }, or what the chunk returned
+function room.run(chunk, self)
   local was_running = collectgarbage "isrunning"
   local hook, mask, count = debug.gethook()
   local methods = debug.getmetatable ""
   local index = methods.__index
 
-  local budget = new_budget(clock)
-  local env, safe_string = environment(budget, verbs, complain)
+  local budget = new_budget(self.clock)
+  local function look_at_budget() look(budget) end
+  local ran = { chunk }
+  local verbs, env = {}, nil
+  for name, verb in pairs(self.verbs) do verbs[name] = verb end
+  local find = aside(budget, look_at_budget, self.include)
+  function verbs.include(name)
+    local included, instead = (budget.over and self.include or find)(name)
+    if not included then return instead end
+    ran[#ran + 1] = included
+    jit_off(included, true)
+    return setfenv(included, env)()
+  end
+  local safe_string
+  env, safe_string = environment(budget, verbs, self.complain)
   setfenv(chunk, env)
   jit_off(chunk, true)
   collectgarbage "stop"
   methods.__index = safe_string
-  debug.sethook(function () look(budget) end, "", STRIDE)
+  debug.sethook(look_at_budget, "", STRIDE)
   local ok, result = xpcall(chunk, function (problem)
     debug.sethook()
     methods.__index = index
-    return explain(problem)
+    return explain(problem, self.chunks)
   end)
   debug.sethook(hook, mask, count)
   methods.__index = index
   if was_running then collectgarbage "restart" end
+  budget.over = true
+  self.over()
+  for _, each in ipairs(ran) do jit_on(each, true) end
 
   if not ok and type(result) ~= "table" then   -- nothing was left to explain it with
     local memory = tostring(result):find("memory", 1, true)

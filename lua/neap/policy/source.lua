@@ -7,7 +7,7 @@
 -- (`limits = plans.free`) is found by its contents.
 --
 --     policy "openai" {                 site { noun, name, at, name_at, line, node }
---       limits = { input = "5/s" },     node { at, stop, fields, named }
+--       limits = { input = "5/s" },     node { at, stop, fields, named, source }
 --     }                                 field { key, key_at, at, token?, node? }
 --
 -- Positions are byte positions in the text. Tokens live in three parallel arrays.
@@ -31,8 +31,11 @@ local ceil, floor = math.ceil, math.floor
 ---@field stop integer             token index of its closing brace
 ---@field fields neap.field[]      in textual order
 ---@field named table<string|integer, neap.field>   the last one wins, as in Lua
+---@field source neap.source
 
 ---@class neap.source
+---@field file string
+---@field rank integer   of files in messages
 local source = {}
 source.__index = source
 
@@ -70,11 +73,13 @@ local lines = Ct(Cp() * ((any - newline) ^ 0 * newline * Cp()) ^ 0)
 
 ---@param text string
 ---@param nouns table<string, boolean>  declaration functions: true when a name goes first
+---@param file string
+---@param rank integer?
 ---@return neap.source
-function source.new(text, nouns)
-  local self = setmetatable({ text = text, starts = lines:match(text), nouns = nouns,
-    at = {}, kind = {}, past = {}, values = {}, node_of = {}, nodes = {}, by_line = {},
-    by_name = {} }, source)
+function source.new(text, nouns, file, rank)
+  local self = setmetatable({ text = text, file = file, rank = rank or 1,
+    starts = lines:match(text), nouns = nouns, at = {}, kind = {}, past = {}, values = {},
+    node_of = {}, nodes = {}, by_line = {}, by_name = {} }, source)
   local flat = tokens:match(text)
   for i = 1, #flat, 3 do
     local n = #self.at + 1
@@ -156,7 +161,7 @@ end
 --- The constructor whose brace is token i. Lua has accepted the text: it nests 200 deep at most.
 function source:construct(i)
   local kind, position = self.kind, 0
-  local node = { at = self.at[i], fields = {}, named = {} }
+  local node = { at = self.at[i], fields = {}, named = {}, source = self }
   self.node_of[i] = node
   self.nodes[#self.nodes + 1] = node
   i = i + 1
@@ -230,20 +235,6 @@ function source:survey()
   end
 end
 
---- The site of a call that ran: on its line, by name if it spells one, or else by name alone.
----@return table? site
-function source:site(noun, line, called)
-  local unnamed
-  for _, site in ipairs(self.by_line[line] or NOWHERE) do
-    if site.noun == noun and site.name == called then return site end
-    if site.noun == noun and site.name == nil then unnamed = unnamed or site end
-  end
-  if unnamed then return unnamed end
-  for _, site in ipairs(self.by_name[called] or NOWHERE) do
-    if site.noun == noun then return site end
-  end
-end
-
 -- ---- finding again ----------------------------------------------------------------------------
 
 -- What stands between the quotes of a string literal, and where. With an escape in it, this is
@@ -285,6 +276,24 @@ local function made(self, node, value)
     end
   end
   return true
+end
+
+--- The site of a call that ran: on its line, by name if it spells one, or else by name alone. Of
+--- several on a line, the one whose constructor may have made its table.
+---@return table? site
+function source:site(noun, line, called, body)
+  local unnamed, named
+  for _, site in ipairs(self.by_line[line] or NOWHERE) do
+    if site.noun == noun and site.name == called then
+      if site.node and made(self, site.node, body) then return site end
+      named = named or site
+    end
+    if site.noun == noun and site.name == nil then unnamed = unnamed or site end
+  end
+  if named or unnamed then return named or unnamed end
+  for _, site in ipairs(self.by_name[called] or NOWHERE) do
+    if site.noun == noun then return site end
+  end
 end
 
 --- The first constructor with the contents of a table, for one that no site has.
