@@ -5,6 +5,7 @@ local C = require "neap.engine"
 local ev = require "neap.runtime.ev"
 local notation = require "neap.notation"
 local policy = require "neap.policy"
+local policy_diff = require "neap.policy.diff"
 local policy_rows = require "neap.policy.table"
 local runtime = require "neap.runtime"
 local view = require "neap.segment.view"
@@ -78,12 +79,23 @@ local function load(path, options)
   return tree
 end
 
+-- How check tells what would change, coming from another file.
+local function differ_from(path)
+  local old = load(path, {})
+  return old and function (tree)
+    say_columns(policy_diff.rows(policy_diff.compare(old, tree)))
+  end
+end
+
 local function check(files, options)
   local print = PRINT[options.print or "table"]
-  if not print then
-    complain("--print: 'table' or 'json' expected, got '", show(options.print, 40), "'")
+  if not print or options.diff and options.print then
+    complain(print and "--diff prints no " .. show(options.print, 40)
+      or ("--print: 'table' or 'json' expected, got '%s'"):format(show(options.print, 40)))
     return USAGE
   end
+  if options.diff then print = differ_from(options.diff) end
+  if not print then return WRONG end
   local status = FINE
   for _, path in ipairs(files) do
     local tree = load(path, { strict = options.strict })
@@ -191,15 +203,18 @@ SIGTERM.
   },
   check = {
     files = { 1, 1000 },
-    options = { print = "value", strict = "flag" },
+    options = { print = "value", strict = "flag", diff = "value" },
     act = check,
     help = [[
-usage: neap check [--print table|json] [--strict] POLICY…
+usage: neap check [--print table|json] [--diff OLD] [--strict] POLICY…
 
 Read policy files as run would, and tell all that is wrong with them. What is right is
-printed in its canonical form: as a table, or one line of JSON for each file.
+printed in its canonical form: as a table, or one line of JSON for each file. Such JSON is a
+policy file, too, but for its hooks.
 
   --print table|json   table unless told
+  --diff OLD           print what becomes of each limit when a worker that runs the file OLD
+                       reloads and finds this one
   --strict             warnings are mistakes, too
 ]],
   },

@@ -14,7 +14,9 @@
 -- one run tells all. A file may include others below its folder; they are one reading.
 local address = require "neap.policy.address"
 local check = require "neap.policy.check"
+local diff = require "neap.policy.diff"
 local files = require "neap.policy.files"
+local from_json = require "neap.policy.from_json"
 local json = require "neap.policy.json"
 local look = require "neap.policy.look"
 local notation = require "neap.notation"
@@ -55,7 +57,7 @@ local function check_call(reading, call)
   if name == blank or body == blank then return end
   local source = call.source
   local site = source:site(noun, call.line, name, body) or {}
-  local line = site.at and source:place(site.at) or call.line
+  local line = site.says or site.at and source:place(site.at) or call.line
   local spot = { at = site.at, line = line, node = site.node, source = source,
     name = { at = site.name_at, line = line, source = source } }
 
@@ -127,7 +129,23 @@ end
 ---@field strict boolean?                    warnings are mistakes
 ---@field host neap.policy.Host?             what `log`, `now` and `emit` do in hooks
 
---- Read a policy from its text.
+-- Run a file in its room; its declarations are then in `reading.calls`.
+local function run(reading, text)
+  local chunk = files.open(reading, text, reading.file)
+  if not chunk then return end
+  local ok, result = room.run(chunk, verbs.of(reading))
+  local last = reading.calls[#reading.calls]
+  if not ok and last and last.body == nil then last.body = blank end   -- cut off before its table
+  local lines = report_complaints(reading)
+  local source = not ok and reading.chunks[result.chunk] or reading.sources[1]
+  if not ok and not lines[source.file .. ":" .. (result.line or 0)] then
+    reading.report:add({ line = result.line, source = source }, nil, result.message)
+  elseif ok and result ~= nil then
+    reading.report:add({}, nil, "a policy file declares and returns nothing")
+  end
+end
+
+--- Read a policy from its text: a file's, or the JSON of one.
 ---
 ---     local text = 'policy "openai" { limits = { requests = "500/min" } }'
 ---     local tree, mistakes = neap.policy.parse(text, "policy.lua")
@@ -145,19 +163,7 @@ function policy.parse(text, name, options)
     chunks = {},
     tree = { policies = {}, users = {}, listen = { resp = {}, http = {} } } }
   reading.report = report.new(name, nil, options.strict)
-  local chunk = files.open(reading, text, name)
-  if not chunk then return nil, reading.report:finish() end
-
-  local ok, result = room.run(chunk, verbs.of(reading))
-  local last = reading.calls[#reading.calls]
-  if not ok and last and last.body == nil then last.body = blank end   -- cut off before its table
-  local lines = report_complaints(reading)
-  local source = not ok and reading.chunks[result.chunk] or reading.sources[1]
-  if not ok and not lines[source.file .. ":" .. (result.line or 0)] then
-    reading.report:add({ line = result.line, source = source }, nil, result.message)
-  elseif ok and result ~= nil then
-    reading.report:add({}, nil, "a policy file declares and returns nothing")
-  end
+  if from_json.is(text) then from_json.open(reading, text, name) else run(reading, text) end
 
   for _, call in ipairs(reading.calls) do check_call(reading, call) end
   report_loose(reading)
@@ -181,6 +187,7 @@ function policy.load(path, options)
 end
 
 policy.supported = check.supported
+policy.compare = diff.compare
 policy.address = address.parse
 policy.to_json = json.print
 

@@ -68,7 +68,7 @@ local function spot_of_scope(reading)
   return function (entry)
     local source = entry.source
     local site = source:site("per", entry.line, entry.name, entry.body) or {}
-    local line = site.at and source:place(site.at) or entry.line
+    local line = site.says or site.at and source:place(site.at) or entry.line
     return { at = site.at, line = line, source = source,
       node = site.node or type(entry.body) == "table" and look.like(reading, entry.body) or nil,
       name = { at = site.name_at, line = line, source = source } }

@@ -89,6 +89,17 @@ local function hooks(put, declared)
   for _, event in ipairs(events) do put("on " .. event, place(declared.on[event])) end
 end
 
+-- What a policy does besides limiting.
+local function parts(put, declared)
+  local settle = declared.lease.settle
+  put("lease", duration(declared.lease.ttl_ns)
+    .. (settle[1] and ", settles " .. concat(settle, ", ") or ""))
+  waiting(put, declared)
+  holding_back(put, declared)
+  if declared.start then put("start", declared.start) end
+  if declared.on_change then put("on change", declared.on_change) end
+end
+
 --- The rows of a policy: its name in the first, then what and how much.
 ---@param declared neap.policy
 ---@return string[][]
@@ -99,14 +110,21 @@ function rows.of(declared)
   end
   limits(put, declared.limits, "")
   scopes(put, declared)
-  local settle = declared.lease.settle
-  put("lease", duration(declared.lease.ttl_ns)
-    .. (settle[1] and ", settles " .. concat(settle, ", ") or ""))
-  waiting(put, declared)
-  holding_back(put, declared)
+  parts(put, declared)
   hooks(put, declared)
-  if declared.start then put("start", declared.start) end
-  if declared.on_change then put("on change", declared.on_change) end
+  return list
+end
+
+--- What a policy does besides limiting: what, and how much.
+---@param declared neap.policy
+---@return string[][]
+function rows.parts_of(declared)
+  local list = {}
+  local function put(what, text) list[#list + 1] = { what, text } end
+  for _, scope in ipairs(declared.per) do
+    put(('per "%s" keep'):format(concat(scope.by, ", ")), notation.format_keep(scope.keep))
+  end
+  parts(put, declared)
   return list
 end
 
