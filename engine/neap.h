@@ -1065,6 +1065,42 @@ int neap_wait(struct neap_engine *e, const struct neap_request *r, struct neap_b
 void neap_ring(struct neap_bell *bell);
 /* ==== end of wait ==== */
 
+/* ==== ring 2: child, watch: for what people wrote ======================================= */
+
+/* Bound this process: once it has used cpu_s seconds (> 0) of processor time from now on (up to one
+ * less: they are counted whole) it writes last_words (up to 512 bytes, which are copied) to standard
+ * error and ends with status 1; and it gets no more than memory_bytes (> 0) of address space. Said
+ * again, the time begins anew; memory can only be lowered. NEAP_ESYS: the bound may not hold. */
+int neap_bound(uint32_t cpu_s, int64_t memory_bytes, const char *last_words);
+
+struct neap_child {
+	int32_t pid;      /* 0: over */
+	int32_t fd;       /* what it says, on standard output and error; does not block */
+	int32_t status;   /* when over: its exit status, 256 + the signal it died of, -1 not known */
+};
+/* Start a program with these words, NULL at their end; the first is its path. Its input is empty,
+ * and it has no other descriptor of ours that closes on exec. NEAP_ESYS, NEAP_ENOMEM. */
+int neap_child_start(struct neap_child *c, const char *const *words);
+/* Up to 'size' bytes of what it says: how many; 0 none now; NEAP_ESYS nothing more will come. */
+int64_t neap_child_read(struct neap_child *c, char *buffer, int64_t size);
+/* Has it ended? Then 'status' holds. */
+int neap_child_over(struct neap_child *c);
+/* End it if it has not, and forget it. */
+void neap_child_close(struct neap_child *c);
+
+/* A thread that looks on while another one calls what may not come back. Once a call lasts late_ns
+ * (>= 8) a line on standard error says so; at dead_ns another one, and the process aborts. NULL
+ * when there is no memory or no thread, or the numbers are out of range. */
+struct neap_watch;
+struct neap_watch *neap_watch_open(neap_ns late_ns, neap_ns dead_ns);
+void neap_watch_close(struct neap_watch *w);
+/* Around each call, one at a time; 'what' is its name in that line and outlives the watch. A few
+ * ns each. */
+void neap_watch_enter(struct neap_watch *w, const char *what);
+void neap_watch_leave(struct neap_watch *w);
+int64_t neap_watch_late(const struct neap_watch *w);   /* calls that were late, ever */
+/* ==== end of child, watch ==== */
+
 /* ==== ring 2: resp, http, server ======================================================== */
 
 enum {

@@ -101,6 +101,24 @@ describe("neap check", function ()
     assert.same({ "neap: --diff prints no json\n", 2 }, { err, status })
   end)
 
+  -- What nobody means to write, and the limit that each runs into.
+  for name, limit in pairs {
+    loop = "loop.lua:4: stopped after 10 million steps",
+    protected = "protected.lua:3: stopped after 10 million steps",
+    bottomless = "bottomless.lua:[345]: stopped after 10 million steps",
+    recursion = "recursion.lua:3: stack overflow",
+    handler = "handler.lua:3: stopped after 10 million steps",
+    finaliser = "finaliser.lua:2:15: 'newproxy' is not available in a policy file",
+    pattern = "pattern.lua:2: stopped at a call that could take more than 10 million steps",
+    memory = "memory.lua:4: stopped at a string or table of more than 256 KB",
+  } do
+    it("stops, and names the file and the limit: " .. name, function ()
+      local out, err, status = neap("check", FIXTURES .. name .. ".lua")
+      assert.same({ "", 1 }, { out, status })
+      assert.matches(limit, err)
+    end)
+  end
+
   it("accepts what run refuses, which says so", function ()
     local path = written 'policy "p" { limits = { a = "1/s fixed" } }'
     assert.equal(0, select(3, neap("check", path)))

@@ -10,13 +10,15 @@ local policy_rows = require "neap.policy.table"
 local runtime = require "neap.runtime"
 local view = require "neap.segment.view"
 
-local ipairs, pairs, require = ipairs, pairs, require
+local error, ipairs, pairs, pcall, require = error, ipairs, pairs, pcall, require
 local tonumber, tostring = tonumber, tostring
 local concat, sort = table.concat, table.sort
 local max = math.max
 local show = notation.show
 
 local FINE, WRONG, USAGE = 0, 1, 2
+
+local CHECK_S, CHECK_BYTES = 2, 128 * 2 ^ 20
 
 local ADDRESS = "127.0.0.1:6390"   -- where a worker listens that is told nothing
 
@@ -65,14 +67,29 @@ function PRINT.json(tree)
   say(policy.to_json(tree))
 end
 
+-- A file is checked in a process that has little time and memory, should the room of policies have
+-- a hole.
+local function bound(path)
+  local words = ("neap: '%s': stopped after %d s of processor time\n"):format(show(path, 400),
+    CHECK_S)
+  if C.neap_bound(CHECK_S, CHECK_BYTES, words) ~= C.NEAP_OK then
+    complain("the system refuses to bound this process, error ", ffi.errno())
+  end
+end
+
 -- The tree of a file; or nil. Everything that is wrong with it is told, and what seems so. A file
 -- may not take for ever, so it is read by a clock.
 ---@param options neap.policy.Options
 local function load(path, options)
   local rt = ev.new { waiters_max = 1 }
   options.clock = rt.now
-  local tree, mistakes, warnings = policy.load(path, options)
+  local fine, tree, mistakes, warnings = pcall(policy.load, path, options)
   rt.close()
+  if not fine and tostring(tree):find("not enough memory", 1, true) then
+    return complain("'", show(path, 4096), "': not enough memory")
+  elseif not fine then
+    error(tree, 0)
+  end
   for _, list in ipairs { mistakes or {}, warnings } do
     for _, mistake in ipairs(list) do io.stderr:write(tostring(mistake), "\n") end
   end
@@ -81,6 +98,7 @@ end
 
 -- How check tells what would change, coming from another file.
 local function differ_from(path)
+  bound(path)
   local old = load(path, {})
   return old and function (tree)
     say_columns(policy_diff.rows(policy_diff.compare(old, tree)))
@@ -97,7 +115,9 @@ local function check(files, options)
   if options.diff then print = differ_from(options.diff) end
   if not print then return WRONG end
   local status = FINE
+  if options.quiet then print = function () end end
   for _, path in ipairs(files) do
+    bound(path)
     local tree = load(path, { strict = options.strict })
     if tree then print(tree, path) else status = WRONG end
   end
@@ -203,10 +223,11 @@ SIGTERM.
   },
   check = {
     files = { 1, 1000 },
-    options = { print = "value", strict = "flag", diff = "value" },
+    options = { print = "value", strict = "flag", diff = "value",
+      quiet = "flag" },
     act = check,
     help = [[
-usage: neap check [--print table|json] [--diff OLD] [--strict] POLICY…
+usage: neap check [--print table|json | --diff OLD | --quiet] [--strict] POLICY…
 
 Read policy files as run would, and tell all that is wrong with them. What is right is
 printed in its canonical form: as a table, or one line of JSON for each file. Such JSON is a
@@ -215,6 +236,7 @@ policy file, too, but for its hooks.
   --print table|json   table unless told
   --diff OLD           print what becomes of each limit when a worker that runs the file OLD
                        reloads and finds this one
+  --quiet              print nothing of what is right
   --strict             warnings are mistakes, too
 ]],
   },

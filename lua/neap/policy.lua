@@ -20,6 +20,7 @@ local from_json = require "neap.policy.from_json"
 local json = require "neap.policy.json"
 local look = require "neap.policy.look"
 local notation = require "neap.notation"
+local rehearse = require "neap.policy.rehearsal"
 local report = require "neap.policy.report"
 local room = require "neap.policy.room"
 local verbs = require "neap.policy.verbs"
@@ -138,7 +139,7 @@ local function run(reading, text)
   if not ok and last and last.body == nil then last.body = blank end   -- cut off before its table
   local lines = report_complaints(reading)
   local source = not ok and reading.chunks[result.chunk] or reading.sources[1]
-  if not ok and not lines[source.file .. ":" .. (result.line or 0)] then
+  if not ok and (result.stopped or not lines[source.file .. ":" .. (result.line or 0)]) then
     reading.report:add({ line = result.line, source = source }, nil, result.message)
   elseif ok and result ~= nil then
     reading.report:add({}, nil, "a policy file declares and returns nothing")
@@ -159,8 +160,8 @@ function policy.parse(text, name, options)
   options = options or {}
   local reading = { options = options, getenv = options.getenv or getenv, file = name,
     nouns = verbs.NOUNS,
-    calls = {}, complaints = {}, secrets = {}, first = {}, loose = {}, spots = {}, sources = {},
-    chunks = {},
+    calls = {}, complaints = {}, complained = {}, secrets = {}, first = {}, loose = {}, spots = {},
+    sources = {}, chunks = {},
     tree = { policies = {}, users = {}, listen = { resp = {}, http = {} } } }
   reading.report = report.new(name, nil, options.strict)
   if from_json.is(text) then from_json.open(reading, text, name) else run(reading, text) end
@@ -188,6 +189,7 @@ end
 
 policy.supported = check.supported
 policy.compare = diff.compare
+policy.rehearse = rehearse
 policy.address = address.parse
 policy.to_json = json.print
 

@@ -332,7 +332,7 @@ end
 local function explain(problem, chunks)
   local line, chunk = room.here(chunks)
   if getmetatable(problem) == Stop then
-    return { message = problem.message, line = line, chunk = chunk }
+    return { message = problem.message, line = line, chunk = chunk, stopped = true }
   end
   if type(problem) ~= "string" then
     local what = type(problem) == "number" and tostring(problem) or "a " .. type(problem)
@@ -379,7 +379,8 @@ end
 --- functions that are left are compiled like any other, and have no budget.
 ---@param chunk function
 ---@param self neap.Room
----@return boolean ok, table|nil problem  { message, line, chunk }, or what the chunk returned
+---@return boolean ok, table|nil problem  { message, line, chunk, stopped: a budget was used up },
+---  or what the chunk returned
 function room.run(chunk, self)
   local was_running = collectgarbage "isrunning"
   local hook, mask, count = debug.gethook()

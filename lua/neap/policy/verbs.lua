@@ -44,7 +44,12 @@ local function complain(reading, complaint)
     fail(reading, (notation.suggest(complaint.message, complaint.typed, complaint.words)))
   end
   complaint.line, complaint.chunk = room.here(reading.chunks)
-  reading.complaints[#reading.complaints + 1] = complaint
+  -- a loop may come by without end
+  local key = ("%s:%s:%s"):format(complaint.chunk, complaint.line, complaint.message)
+  if not reading.complained[key] then
+    reading.complained[key] = true
+    reading.complaints[#reading.complaints + 1] = complaint
+  end
   return blank
 end
 

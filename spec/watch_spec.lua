@@ -1,0 +1,71 @@
+--- A hook that does not come back is noticed, and named.
+local watch = require "neap.policy.watch"
+
+-- What a program in Lua says, and how it ended: its exit status as the shell has it.
+local function lua(text)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write('local watch = require "neap.policy.watch"\n', text)
+  file:close()
+  local pipe = assert(io.popen(("bash -c 'ulimit -c 0; luajit %s' 2>&1; echo $?"):format(path)))
+  local said, status = pipe:read "*a":match "^(.-)(%d+)\n$"
+  pipe:close()
+  os.remove(path)
+  return said, tonumber(status)
+end
+
+describe("a watched hook", function ()
+  it("answers what it answers, and its error", function ()
+    local over = watch()
+    local sum = over:over("p", "estimate", function (a, b) return a + b, nil, 3 end)
+    assert.same({ true, 5, nil, 3 }, { sum(2, 3) })
+    local bad = over:over("p", "open", function () error({ 1 }) end)
+    assert.same({ false, { 1 } }, { bad() })
+    assert.equal(0, over:late())
+    over:close()
+    assert.same({ true, 7, nil, 3 }, { sum(3, 4) })   -- without the watch
+  end)
+
+  it("may call another one", function ()
+    local over = watch()
+    local inner = over:over("p", "shed", function () error "in" end)
+    local outer = over:over("p", "open", function () return inner() end)
+    local ok, fine, message = outer()
+    assert.same({ true, false }, { ok, fine })
+    assert.matches("in$", message)
+    assert.has_error(function () over:over("p", "x", function () over:close() end)() error "no" end)
+    over:close()
+  end)
+
+  it("is named when it is late, and goes on", function ()
+    local said, status = lua [[
+      local over = watch { late = "5ms", dead = "1h" }
+      local quick = over:over("p", "limit", function () end)
+      for _ = 1, 1e5 do quick() end
+      local slow = over:over("ope\27nai", "open", function ()
+        while over:late() == 0 do end
+        return "back"
+      end)
+      print(select(2, slow()), over:late())
+      over:close()]]
+    assert.equal(0, status)
+    local line, rest = said:match "^([^\n]*)\n(.*)$"
+    assert.matches("^neap: hook 'open' of policy 'ope\\27nai' has not returned for %d+ ms$", line)
+    assert.equal("back\t1\n", rest)
+  end)
+
+  it("ends the process when it never comes back, compiled as it is", function ()
+    local said, status = lua [[
+      local over = watch { late = "5ms", dead = "30ms" }
+      over:over("openai", "estimate", function () while true do end end)()]]
+    assert.equal(134, status)
+    assert.matches("hook 'estimate' of policy 'openai' has not returned for %d+ ms\n", said)
+    assert.matches("'openai' has not returned for %d+ ms: the process ends\n", said)
+  end)
+
+  it("is refused bounds that are none", function ()
+    assert.has_error(function () watch { late = "5s", dead = "1s" } end,
+      "watch: no thread, or 'dead' comes before 'late'")
+    assert.has_error(function () watch { late = "soon" } end)
+  end)
+end)
