@@ -101,6 +101,8 @@ describe("a rehearsal", function ()
       pipe:close()
       return n
     end
+    collectgarbage()
+    collectgarbage()
     local before = descriptors()
     for i = 1, 20 do
       local rehearsal = policy.rehearse("x.lua", { program = program(i % 2 == 0 and "exit 3"

@@ -62,11 +62,14 @@ local string = quoted '"' + quoted "'" + long
 local number = (digit + "." * digit) * (S "eEpP" * S "+-" + R("09", "az", "AZ") + ".") ^ 0
 local first = R("az", "AZ", "\128\255") + "_"
 local name = first * (first + digit) ^ 0
+local structure = P(false)
+for word in pairs(OPENS) do structure = structure + C(word) end
+for word in pairs(CLOSES) do structure = structure + C(word) end
 local symbol = P "..." + ".." + "==" + "~=" + "<=" + ">=" + "::" + any
 
 -- The kind of a token: a word for names, strings and numbers; itself for what gives structure.
 local token = Cp() * (string * Cc "string" + number * Cc "number"
-  + name / function (word) return (OPENS[word] or CLOSES[word]) and word or "name" end
+  + structure * -(first + digit) + name * Cc "name"
   + C(symbol)) * Cp()
 local tokens = space ^ 0 * Ct((token * space ^ 0) ^ 0)
 local lines = Ct(Cp() * ((any - newline) ^ 0 * newline * Cp()) ^ 0)
@@ -96,8 +99,10 @@ end
 -- The value of a string or number token.
 local function literal(self, i)
   if self.values[i] == nil then
-    local chunk = loadstring("return " .. self:word(i))
-    self.values[i] = chunk and chunk()
+    local word = self:word(i)
+    local plain = word:match "^[\"']([^\\]*).$"   -- most are
+    local chunk = not plain and loadstring("return " .. word)
+    self.values[i] = plain or chunk and chunk()
   end
   return self.values[i]
 end
@@ -267,7 +272,7 @@ end
 
 -- Whether a constructor may have made this table: the same keys, and the same literals, all down.
 local function made(self, node, value)
-  if type(value) ~= "table" or #node.fields ~= count(value) then return false end
+  if type(value) ~= "table" or not node or #node.fields ~= count(value) then return false end
   for key, field in pairs(node.named) do
     local actual = value[key]
     if actual == nil or field.token and literal(self, field.token) ~= actual
@@ -285,8 +290,8 @@ function source:site(noun, line, called, body)
   local unnamed, named
   for _, site in ipairs(self.by_line[line] or NOWHERE) do
     if site.noun == noun and site.name == called then
-      if site.node and made(self, site.node, body) then return site end
-      named = named or site
+      if named and made(self, named.node, body) then return named end
+      named = site
     end
     if site.noun == noun and site.name == nil then unnamed = unnamed or site end
   end
