@@ -392,11 +392,11 @@ describe("the program", function ()
   end)
 
   it("tells all mistakes of a policy before it listens", function ()
-    local wrong = assert(io.open "spec/policies/wrong.txt")
-    local expected = wrong:read "*a"
-    wrong:close()
-    local from_there = quoted((BIN:gsub("^[^/]", "../../%0")))
-    assert.same({ expected, 1 }, { output("cd spec/policies; " .. from_there .. " run wrong.lua") })
+    local there = "cd spec/policies; " .. quoted((BIN:gsub("^[^/]", "../../%0")))
+    local said, status = output(there .. " run bad.lua")
+    assert.same({ said, 1 }, { output(there .. " check bad.lua") })
+    assert.equal(1, status)
+    assert.matches("^bad.lua:3:21: .*\nbad.lua:15:1: ", said)
   end)
 
   it("ends with a word to those who wait, status 0 and no socket left", function ()

@@ -172,6 +172,16 @@ describe("a scope", function ()
     end
   end)
 
+  it("is told from another one on its line", function ()
+    local bad, good = 'per "t" { a = "1/x" }', 'per "t" { a = "1/s" }'
+    for _, order in ipairs { { bad, good }, { good, bad } } do
+      local text = ('policy "p" { %s } policy "q" { %s }'):format(unpack(order))
+      local _, mistakes = policy.parse(text, "p.lua")
+      assert.equal(1, #mistakes)
+      assert.equal(text:find("x", 1, true), mistakes[1].col)
+    end
+  end)
+
   it("belongs to a policy", function ()
     local _, mistakes = policy.parse('\nper "tenant" { a = "1/s" }', "p.lua")
     assert.equal("p.lua:2: per stands inside a policy: policy \"name\" { limits = { … }, "
@@ -330,7 +340,7 @@ describe("hooks", function ()
       if call == 6 then include "x.lua" end
       if call == 7 then now() end
       if call == 8 then emit(5) end
-      for _ = 1, call do string.format("%d", 5) end
+      for _ = 1, call / 25 do string.rep("a", 60000) end
       return ("a"):rep(call)
     end]])
     assert.equal(100000, #p.estimate.fn(100000))
@@ -394,6 +404,13 @@ describe("include", function ()
     assert.same({ "etc/boom.lua:2: no" }, first 'include "boom.lua"')
     assert.same({ "etc/loop.lua:2: stopped after 10 million steps: a policy file declares and "
       .. "ends" }, first 'include "loop.lua"')
+  end)
+
+  it("may be long: what it takes to read it is not the policy's", function ()
+    files["etc/long.lua"] = ("local x = 5 -- some words\n"):rep(180) .. "\n"
+      .. ("-- words, and more of them\n"):rep(20000)
+    local tree, mistakes = parse 'include "long.lua" include "long.lua" include "long.lua"'
+    assert.is_table(tree, tostring(mistakes))
   end)
 
   it("stays below the folder of the policy, and ends", function ()

@@ -99,6 +99,11 @@ describe("a policy as JSON", function ()
       tostring(warnings[1]):match "^[^\n]*")
   end)
 
+  it("has users, and so may serve others", function ()
+    local text = '{"neap":1,"listen":{"resp":"0.0.0.0:1"},"users":{"u":{"password":"x"}}}'
+    assert.same({ "0.0.0.0:1" }, reads(text, "p.json").listen.resp)
+  end)
+
   it("may be written by hand, and numbers rule", function ()
     local tree = reads('\n{ "neap": 1, "policies": { "p": { "limits": { "a": "5/s burst 9",'
       .. '"b": { "rate": 5, "per_ns": 1000000000, "burst": 1, "text": "7/s" } },'

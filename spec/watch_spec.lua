@@ -54,6 +54,20 @@ describe("a watched hook", function ()
     assert.equal("back\t1\n", rest)
   end)
 
+  it("is watched after another one that it called", function ()
+    local _, status = lua [[
+      local over = watch { late = "5ms", dead = "1h" }
+      local inner = over:over("p", "shed", function () end)
+      local outer = over:over("p", "open", function ()
+        inner()
+        local give_up = os.clock() + 20
+        while over:late() == 0 and os.clock() < give_up do end
+      end)
+      outer()
+      os.exit(over:late())]]
+    assert.equal(1, status)
+  end)
+
   it("ends the process when it never comes back, compiled as it is", function ()
     local said, status = lua [[
       local over = watch { late = "5ms", dead = "30ms" }

@@ -80,7 +80,8 @@ end
 -- The tree of a file; or nil. Everything that is wrong with it is told, and what seems so. A file
 -- may not take for ever, so it is read by a clock.
 ---@param options neap.policy.Options
-local function load(path, options)
+---@param terse? boolean   only mistakes
+local function load(path, options, terse)
   local rt = ev.new { waiters_max = 1 }
   options.clock = rt.now
   local fine, tree, mistakes, warnings = pcall(policy.load, path, options)
@@ -90,7 +91,7 @@ local function load(path, options)
   elseif not fine then
     error(tree, 0)
   end
-  for _, list in ipairs { mistakes or {}, warnings } do
+  for _, list in ipairs { mistakes or {}, not terse and warnings or nil } do
     for _, mistake in ipairs(list) do io.stderr:write(tostring(mistake), "\n") end
   end
   return tree
@@ -127,7 +128,7 @@ end
 -- ---- run ---------------------------------------------------------------------------------------
 
 local function run(files, options)
-  local tree = load(files[1], { supported = policy.supported })
+  local tree = load(files[1], { supported = policy.supported }, not options.verbose)
   if not tree then return WRONG end
   if options.verbose and not jit.status() then
     complain("the JIT compiler is off: this process may not make pages executable")

@@ -105,7 +105,6 @@ local function add_costs(reading, declared, found, path, owner)
           ("%s has more than %d %s"):format(owner, MOST_COSTS, what))
         return
       end
-      known[name] = true
       declared.costs[#declared.costs + 1] = name
     end
   end

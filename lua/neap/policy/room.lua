@@ -355,14 +355,14 @@ function room.read(text, name)
 end
 
 -- Have a function do the host's work on the way: its steps and its memory are not the file's.
-local function aside(budget, look_at_budget, f)
+local function aside(budget, leave, enter, f)
   return function (...)
+    leave()
     local kb = collectgarbage "count"
-    debug.sethook()
     local one, two = f(...)
     local grown = collectgarbage "count" - kb
     budget.kb, budget.most_kb = budget.kb + grown, budget.most_kb + grown
-    debug.sethook(look_at_budget, "", STRIDE)
+    enter()
     return one, two
   end
 end
@@ -389,10 +389,18 @@ function room.run(chunk, self)
 
   local budget = new_budget(self.clock)
   local function look_at_budget() look(budget) end
-  local ran = { chunk }
-  local verbs, env = {}, nil
+  local ran, verbs, env, safe_string = { chunk }, {}, nil, nil
+  local function enter()
+    methods.__index = safe_string
+    debug.sethook(look_at_budget, "", STRIDE)
+  end
+  local function leave()
+    debug.sethook()
+    methods.__index = index
+  end
+
   for name, verb in pairs(self.verbs) do verbs[name] = verb end
-  local find = aside(budget, look_at_budget, self.include)
+  local find = aside(budget, leave, enter, self.include)
   function verbs.include(name)
     local included, instead = (budget.over and self.include or find)(name)
     if not included then return instead end
@@ -400,16 +408,13 @@ function room.run(chunk, self)
     jit_off(included, true)
     return setfenv(included, env)()
   end
-  local safe_string
   env, safe_string = environment(budget, verbs, self.complain)
   setfenv(chunk, env)
   jit_off(chunk, true)
   collectgarbage "stop"
-  methods.__index = safe_string
-  debug.sethook(look_at_budget, "", STRIDE)
+  enter()
   local ok, result = xpcall(chunk, function (problem)
-    debug.sethook()
-    methods.__index = index
+    leave()
     return explain(problem, self.chunks)
   end)
   debug.sethook(hook, mask, count)
