@@ -104,7 +104,7 @@ describe("neap check", function ()
 
   -- What nobody means to write, and the limit that each runs into.
   for name, limit in pairs {
-    loop = "loop.lua:4: stopped after 10 million steps",
+    loop = "loop.lua:[34]: stopped after 10 million steps",
     protected = "protected.lua:3: stopped after 10 million steps",
     bottomless = "bottomless.lua:[345]: stopped after 10 million steps",
     recursion = "recursion.lua:3: stack overflow",

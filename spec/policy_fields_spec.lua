@@ -332,9 +332,11 @@ describe("hooks", function ()
 
   it("have no budget, and names as strict as the file's", function ()
     local p = fields(LIMITS .. [[ estimate = function (call)
-      if call == 1 then return wran end
-      if call == 2 then made = 1 end
-      if call == 3 then return string.fromat("x") end
+      local kind = call
+      if call == 1 then kind = string end
+      if call == 2 then kind = math end
+      if call == 3 then kind = log end
+      if call <= 3 then kind.fromat = kind.fromat end
       if call == 4 then local x = env "HOME" end
       if call == 5 then policy "x" {} end
       if call == 6 then include "x.lua" end
@@ -344,18 +346,48 @@ describe("hooks", function ()
       return ("a"):rep(call)
     end]])
     assert.equal(100000, #p.estimate.fn(100000))
-    for call, message in ipairs { "p.lua:3: unknown name 'wran'",
-      "p.lua:4: global 'made' assigned; use 'local made'",
-      "p.lua:5: 'string.fromat' is not available in a policy file (did you mean 'string.format'?)",
-      "p.lua:6: env stands in a policy file, not in a hook",
-      "p.lua:7: policy stands in a policy file, not in a hook",
-      "p.lua:8: include stands in a policy file, not in a hook",
-      "p.lua:9: now: nobody lends a clock",
-      [[p.lua:10: emit: a name and a table expected, as in emit("full", { used = 5 })]] } do
+    for call, message in ipairs {
+      "p.lua:7: 'string.fromat' is not available in a policy file (did you mean 'string.format'?)",
+      "p.lua:7: 'math.fromat' is not available in a policy file",
+      "p.lua:7: 'log.fromat' is not available in a policy file",
+      "p.lua:8: env stands in a policy file, not in a hook",
+      "p.lua:9: policy stands in a policy file, not in a hook",
+      "p.lua:10: include stands in a policy file, not in a hook",
+      "p.lua:11: now: nobody lends a clock",
+      [[p.lua:12: emit: a name and a table expected, as in emit("full", { used = 5 })]] } do
       local ok, problem = pcall(p.estimate.fn, call)
       assert.is_false(ok)
       assert.equal(message, problem)
     end
+  end)
+end)
+
+describe("code that has not run", function ()
+  it("is looked over for names, too", function ()
+    local lines = told(LIMITS .. [[
+      on = { open = function (e)
+        log.wran("x")
+        local t = { g = function () return tabel.concat { e } end, log = 1 }
+        count = count + 1
+        if t.log and string.fromat then print(count) end
+        return math.floor(t.x), e.polcy, undefined
+      end },
+      estimate = function () if nil then return undefined end end]])
+    assert.same({
+      "3:13: 'log.wran' is not available in a policy file (did you mean 'log.warn'?)",
+      "4:44: unknown name 'tabel' (did you mean 'table'?)",
+      "5:9: global 'count' assigned; use 'local count'",
+      "6:29: 'string.fromat' is not available in a policy file (did you mean 'string.format'?)",
+      "6:41: 'print' is not available in a policy file",
+      "7:42: unknown name 'undefined'",
+      "9:49: unknown name 'undefined'",
+    }, lines)
+  end)
+
+  it("is told once, whether it has run or not", function ()
+    assert.same({ "2:12: unknown name 'wran'" }, told "estimate = wran, limits = { a = '1/s' }")
+    assert.same({ "2:11: 'log.wran' is not available in a policy file (did you mean 'log.warn'?)" },
+      told "doc = log.wran, limits = { a = '1/s' }")
   end)
 end)
 

@@ -17,6 +17,8 @@
 --
 -- Globals are strict both ways: a complaint, then the room goes on with a 'blank' that absorbs
 -- every use, so that one run finds all mistakes.
+local globals = require "neap.policy.globals"
+
 local debug = debug
 local collectgarbage, error, getmetatable, ipairs = collectgarbage, error, getmetatable, ipairs
 local loadstring, pairs, rawget, select, setfenv = loadstring, pairs, rawget, select, setfenv
@@ -367,12 +369,31 @@ local function aside(budget, leave, enter, f)
   end
 end
 
+-- What a chunk would touch where it has not run: looked up here, it is complained about as there.
+-- What it sets comes first, for a name that was set is not unknown besides.
+local function look_over(ran, env, chunk_of, complain_at)
+  for pass = 1, 2 do
+    for _, each in ipairs(ran) do
+      globals.each(each, function (line, name, field, sets)
+        complain_at(line, chunk_of(each))
+        if pass == 1 and sets then env[name] = blank end
+        local value = pass == 2 and env[name]
+        if pass == 2 and field and type(value) == "table" then value = value[field] end
+        return value
+      end)
+    end
+  end
+  complain_at()
+end
+
 ---@class neap.Room
 ---@field verbs table<string, function|table>   what the file can call besides; tables are libraries
 ---@field include fun(name: any): function?, any  a chunk to run, or nil and what stands for it
 ---@field complain fun(complaint: neap.complaint): any
 ---@field chunks table<string, any>             what was read, by name
 ---@field clock (fun(): number)?                seconds
+---@field at fun(line: integer?, chunk: string?)  complaints are of there from now on, or of where
+---  the file stands
 ---@field over fun()                            called when the file has run
 
 --- Run a chunk. Hooks, collector and the methods of strings are as before when this returns. The
@@ -420,6 +441,7 @@ function room.run(chunk, self)
   debug.sethook(hook, mask, count)
   methods.__index = index
   if was_running then collectgarbage "restart" end
+  look_over(ran, env, function (each) return debug.getinfo(each, "S").source:sub(2) end, self.at)
   budget.over = true
   self.over()
   for _, each in ipairs(ran) do jit_on(each, true) end

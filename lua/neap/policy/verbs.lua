@@ -43,7 +43,8 @@ local function complain(reading, complaint)
   if reading.over then
     fail(reading, (notation.suggest(complaint.message, complaint.typed, complaint.words)))
   end
-  complaint.line, complaint.chunk = room.here(reading.chunks)
+  complaint.line, complaint.chunk = reading.at_line, reading.at_chunk
+  if not complaint.line then complaint.line, complaint.chunk = room.here(reading.chunks) end
   -- a loop may come by without end
   local key = ("%s:%s:%s"):format(complaint.chunk, complaint.line, complaint.message)
   if not reading.complained[key] then
@@ -162,6 +163,7 @@ function verbs.of(reading)
 
   return { verbs = env, include = include, chunks = reading.chunks, clock = reading.options.clock,
     complain = function (complaint) return complain(reading, complaint) end,
+    at = function (line, chunk) reading.at_line, reading.at_chunk = line, chunk end,
     over = function () reading.over = true end }
 end
 
