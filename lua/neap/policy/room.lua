@@ -369,21 +369,27 @@ local function aside(budget, leave, enter, f)
   end
 end
 
--- What a chunk would touch where it has not run: looked up here, it is complained about as there.
--- What it sets comes first, for a name that was set is not unknown besides.
-local function look_over(ran, env, chunk_of, complain_at)
-  for pass = 1, 2 do
-    for _, each in ipairs(ran) do
-      globals.each(each, function (line, name, field, sets)
-        complain_at(line, chunk_of(each))
-        if pass == 1 and sets then env[name] = blank end
-        local value = pass == 2 and env[name]
-        if pass == 2 and field and type(value) == "table" then value = value[field] end
-        return value
-      end)
-    end
+-- What the chunks would touch where they have not run: looked up here, it is complained about as
+-- there. What they set comes first: a name that was set is not unknown besides.
+local function look_over(ran, env, at)
+  local reads = {}
+  for _, chunk in ipairs(ran) do
+    local name = debug.getinfo(chunk, "S").source:sub(2)
+    globals.each(chunk, function (line, global, field, sets)
+      if sets then
+        at(line, name)
+        env[global] = blank
+      else
+        reads[#reads + 1] = { line = line, chunk = name, global = global, field = field }
+      end
+    end)
   end
-  complain_at()
+  for _, read in ipairs(reads) do
+    at(read.line, read.chunk)
+    local value = env[read.global]
+    if read.field and type(value) == "table" then read.value = value[read.field] end
+  end
+  at()
 end
 
 ---@class neap.Room
@@ -441,7 +447,7 @@ function room.run(chunk, self)
   debug.sethook(hook, mask, count)
   methods.__index = index
   if was_running then collectgarbage "restart" end
-  look_over(ran, env, function (each) return debug.getinfo(each, "S").source:sub(2) end, self.at)
+  look_over(ran, env, self.at)
   budget.over = true
   self.over()
   for _, each in ipairs(ran) do jit_on(each, true) end
