@@ -79,7 +79,17 @@ describe("a rehearsal", function ()
     assert.is_true(#said >= 2 ^ 18 and #said < 2 ^ 19)
   end)
 
-  it("passes the path as one word, and an empty input", function ()
+  it("has an empty input, whatever ours is", function ()
+    local path = written(([[
+      local rehearsal = require "neap.policy".rehearse("x.lua", { program = %q })
+      repeat local fine, said = rehearsal:poll() until fine ~= nil
+      print(select(2, rehearsal:poll()) == "", io.read())]]):format(program "cat"))
+    local pipe = assert(io.popen(("echo ours | luajit '%s' 2>&1"):format(path)))
+    assert.equal("true\tours\n", pipe:read "*a")
+    pipe:close()
+  end)
+
+  it("passes the path as one word", function ()
     local _, said = ended(policy.rehearse("-a b'c", { program =
       program "cat; echo \"$1 $2 $3|$4|$#\"" }))
     assert.equal("check --quiet --|-a b'c|4", said)

@@ -26,6 +26,20 @@ describe("a watched hook", function ()
     assert.same({ true, 7, nil, 3 }, { sum(3, 4) })   -- without the watch
   end)
 
+  it("is not late before it is called, nor after", function ()
+    local said, status = lua [[
+      local over = watch { late = "2ms", dead = "20ms" }
+      local function idle()
+        local until_s = os.clock() + 0.1
+        while os.clock() < until_s do end
+      end
+      idle()
+      over:over("p", "open", function () end)()
+      idle()
+      os.exit(over:late())]]
+    assert.same({ "", 0 }, { said, status })
+  end)
+
   it("may call another one", function ()
     local over = watch()
     local inner = over:over("p", "shed", function () error "in" end)
