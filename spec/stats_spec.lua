@@ -22,6 +22,42 @@ local function counted(limiter)
   return seen
 end
 
+-- What a finalizer can reach is alive when it runs, and in every weak table.
+describe("limiters that only a task has", function ()
+  local function count()
+    local n = 0
+    for _ in neap.limiters() do n = n + 1 end
+    return n
+  end
+
+  for name, open in pairs { manual = manual.new, ev = require "neap.runtime.ev".new } do
+    it("go with its runtime, when nobody has that: " .. name, function ()
+      local function leave_one_behind()
+        local rt = open()
+        local outer = neap.runtime.use(rt)
+        rt.spawn(function ()
+          local users = neap.per_key "10/s"
+          users:try_acquire "ann"
+          rt.sleep(3600)
+          users:try_acquire "ann"
+        end)
+        rt.turn(0)
+        neap.runtime.use(outer)
+        return count()
+      end
+
+      local before_all = neap.runtime.use(manual.new())
+      finally(function () neap.runtime.use(before_all) end)
+      collectgarbage()
+      collectgarbage()
+      local before = count()
+      assert.equal(before + 1, leave_one_behind())
+      collectgarbage()
+      assert.equal(before, count())
+    end)
+  end
+end)
+
 describe("stats", function ()
   local rt
 

@@ -78,8 +78,7 @@ function ev.new(options)
   end
 
   local function close()
-    C.neap_loop_close(loop)
-    rt.loop = nil
+    C.neap_loop_close(loop)   -- and knows no rt: it is called by the collector, too
   end
 
   rounds.open(rt, pass, close, options.waiters_max, 2)

@@ -427,15 +427,20 @@ function rounds.open(rt, pass, close, waiters_max, level, class)
   end
 
   -- Not ffi.gc: permits that the collector gives back at the very end still need the engine, and
-  -- finalizers of userdata run after those of cdata.
+  -- finalizers of userdata run after those of cdata. What a finalizer can reach lives through it:
+  -- so this one does not know rt, whose tasks may have limiters that are finalized with it.
   local guard = newproxy(true)
-  function rt.close()
+  local function release()
     if not engine then return end
     C.neap_engine_close(engine)
     close()
-    engine, rt.engine = nil, nil
+    engine = nil
   end
-  getmetatable(guard).__gc = rt.close
+  function rt.close()
+    release()
+    rt.engine, rt.loop = nil, nil
+  end
+  getmetatable(guard).__gc = release
   rt.guard = guard
   return self
 end
