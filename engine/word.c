@@ -22,7 +22,11 @@
  */
 #include "change.h"
 
-enum { PATIENCE = 1 << 22 };
+#ifndef NEAP_PATIENCE   /* a test, of many deaths, has less */
+#define NEAP_PATIENCE (1 << 22)
+#endif
+
+enum { PATIENCE = NEAP_PATIENCE };
 
 /* Leave the processor's other half, and the memory bus, to those who do something. */
 #if defined __x86_64__ || defined __i386__

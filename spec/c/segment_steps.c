@@ -1,27 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 /* segment_steps.c - killed between any two writes.
  *
- * A child does one thing to a limiter, an instruction at a time (ptrace), and its parent notes after
- * which of them the segment is another than before. Then children do the same anew, and each is
- * killed after one of those. Whatever was under way, what others find is what was before or what
- * would have been: the limiter, its log or keys, its configuration, permits by holder. Then the
- * same with one who is killed while it undoes what a dead one left.
+ * A child does one thing to a limiter, step by step, and it is noted after which steps the segment
+ * is another than before. Then children do the same anew, and each is killed after one of those.
+ * Whatever was under way, what others find is what was before or what would have been: the limiter,
+ * its log or keys, its configuration, permits by holder. Then the same with one who is killed while
+ * it undoes what a dead one left.
  *
- *     NEAP_OPS=100000000   many of those instants; the suite throws dice for some of them, and takes
- *                          the last ones of each, where most is decided
+ * Two tests are made of it, with two kinds of victims (victim.h). In segment_steps a step is an
+ * instruction of the code that others use, which takes its time: the suite throws dice for some
+ * of the points, and takes the last ones of each, where most is decided. In segment_writes a step is
+ * a write, and each point is tried; of the points of those who undo some.
+ *
+ *     NEAP_OPS=100000000   ten times as many
  */
 #define _GNU_SOURCE
 #include "segment.h"
 #include "shared.h"
 #include "trial.h"
+#include "victim.h"
 
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { PERMITS_HELD = 3, STEPS_MOST = 1000000, POINTS = 4000, LAST = 2, STATE = 400 };
@@ -33,7 +33,6 @@ static struct neap_limiter *limiter;
 static struct neap_keyed *keyed;   /* or NULL */
 static struct neap_engine *engine;
 static neap_ns seen_at;            /* when its keys are looked at */
-static const char *copy;   /* of the segment, one step before */
 
 /* ---- what may be under way ---- */
 
@@ -236,9 +235,7 @@ static int is_same(const struct state *a, const struct state *b)
 	return !memcmp(a, b, sizeof *a);
 }
 
-/* ---- a child that goes step by step ---- */
-
-static int64_t bytes(void) { return segment->header->bytes; }
+/* ---- who does it ---- */
 
 /* As it is to begin with: something spent, in some entries, by the one that acts, too. */
 static void prepare(const struct scene *scene)
@@ -274,61 +271,31 @@ static void prepare(const struct scene *scene)
 	}
 }
 
-/* A child, stopped before it acts. */
-static pid_t start(void (*act)(void))
+static void (*acts)(void);   /* what is under way */
+
+/* It holds permits before. */
+static void hold_permits(void)
 {
-	int status;
-	pid_t pid = shared_fork();
-	if (!pid) {
-		if (act != find && act != reap && act != make && !keyed && limiter->kind != NEAP_BREAKER)
-			neap_limiter_take(limiter, PERMITS_HELD, NOW + 20);
-		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
-			_exit(77);
-		raise(SIGSTOP);
-		act();
-		_exit(0);
-	}
-	if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status))
-		trial_fail("a child did not stop: status %d (77: it may not be traced)", status >> 8);
-	return pid;
+	if (acts != find && acts != reap && acts != make && !keyed && limiter->kind != NEAP_BREAKER)
+		neap_limiter_take(limiter, PERMITS_HELD, NOW + 20);
 }
 
-/* One instruction. 0: it has ended. */
-static int step(pid_t pid)
+static struct victim victim_of(void (*act)(void))
 {
-	int status;
-	if (ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) || waitpid(pid, &status, 0) != pid)
-		trial_fail("no step");
-	if (WIFEXITED(status) && WEXITSTATUS(status))
-		trial_fail("a child failed: %d", WEXITSTATUS(status));
-	return WIFSTOPPED(status);
+	acts = act;
+	return (struct victim){hold_permits, act, segment->header, (size_t)segment->header->bytes};
 }
 
-/* After which steps the segment was another; how many there are. */
 static int points_of(void (*act)(void), int *point)
 {
-	pid_t pid = start(act);
-	int count = 0;
-	memcpy((char *)(uintptr_t)copy, segment->header, (size_t)bytes());
-	for (int n = 1; step(pid); n++) {
-		if (n > STEPS_MOST)
-			trial_fail("too many steps");
-		if (!memcmp(copy, segment->header, (size_t)bytes()))
-			continue;
-		memcpy((char *)(uintptr_t)copy, segment->header, (size_t)bytes());
-		if (count < POINTS)
-			point[count++] = n;
-	}
-	return count;
+	struct victim v = victim_of(act);
+	return victim_points(&v, point, POINTS);
 }
 
 static void kill_after(void (*act)(void), int steps)
 {
-	pid_t pid = start(act);
-	while (steps-- > 0)
-		if (!step(pid))
-			return;
-	shared_kill(pid);
+	struct victim v = victim_of(act);
+	victim_killed(&v, steps);
 }
 
 /* ---- what others find ---- */
@@ -398,16 +365,16 @@ static void one_scene(struct dice *d, const struct scene *scene)
 {
 	static int point[POINTS], undo[POINTS];
 	prepare(scene);
-	int count = points_of(scene->act, point), seen = 0;
+	int count = points_of(scene->act, point);
 	close_it();
 	if (count < 1)
 		trial_fail("%s: nothing was written", scene->name);
 	struct state before = state_with(scene, 0), after = state_with(scene, STEPS_MOST);
 	for (int i = 0; i < count; i++) {
-		if (i < count - LAST && !goes(d, trial_ops(4), count))
+		if (i < count - LAST && !goes(d, trial_ops(victim_samples), count))
 			continue;
 		killed_at(scene, point[i], 0, &before, &after);
-		if (++seen % 3)
+		if (!goes(d, trial_ops(1), 3))
 			continue;
 		prepare(scene);
 		kill_after(scene->act, point[i]);
@@ -421,15 +388,13 @@ static void one_scene(struct dice *d, const struct scene *scene)
 
 static void each_scene(struct dice *d)
 {
-	copy = malloc(1 << 20);
 	for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
 		one_scene(d, &scenes[i]);
-	free((char *)(uintptr_t)copy);
 	unlink(shared_path());
 }
 
 int main(void)
 {
-	trial_run("killed after any instruction, a change is made or it is not", each_scene);
+	trial_run("killed between any two writes, a change is made or it is not", each_scene);
 	return trial_verdict();
 }
