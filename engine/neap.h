@@ -131,6 +131,7 @@ struct neap_window {
 	int64_t limit;            /* tokens */
 	neap_ns window_ns;
 	int64_t used;             /* tokens in the log, left ones included until noticed */
+	neap_ns sealed;           /* what came up to then and is in no entry is not to be changed */
 	uint32_t size, first, count;
 };
 
@@ -139,8 +140,9 @@ int neap_window_init(struct neap_window *w, int64_t limit, neap_ns window_ns,
 		     struct neap_stamp *log, uint32_t size);
 neap_ns neap_window_when(const struct neap_window *w, int64_t cost, neap_ns now);
 neap_ns neap_window_take(struct neap_window *w, int64_t cost, neap_ns now);
-/* Change what was spent at instant 'at' from 'cost' to 'used', if it is still in the window. From
- * 0, of which the log knows nothing, it enters 'used' where it belongs. */
+/* Change what was spent at instant 'at' from 'cost' to 'used', if it is still in the window; there
+ * where a clock that was late had it enter. From 0, of which the log knows nothing, it enters 'used'
+ * where it belongs. */
 void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at, neap_ns now);
 int64_t neap_window_available(const struct neap_window *w, neap_ns now);
 /* Until 'until' at most 'tokens' (>= 0) go, or as many as there are. As much of what was granted

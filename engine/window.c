@@ -12,6 +12,12 @@
  *
  * Time decides what has left; entries are dropped only by a take or a change, so asking stays const.
  *
+ * Processes that share a log read their clocks before they come to it, so one may come with an
+ * instant that is past. It joins the last entry, for it goes now. When it is settled there is no
+ * entry of its instant, and the first later one is changed, or several: their sum is right, and
+ * nothing leaves sooner than it should. Entries that have left, or were moved by a hold, are missing
+ * as well; those are not meant, and 'sealed' says up to when they were.
+ *
  * Invariants: instants in the log do not decrease; used is the sum of the costs in the log.
  */
 #include "change.h"
@@ -36,7 +42,7 @@ int neap_window_init(struct neap_window *w, int64_t limit, neap_ns window_ns,
 	    !log || size < 1)
 		return NEAP_ERANGE;
 	*w = (struct neap_window){
-		.log = log, .limit = limit, .window_ns = window_ns, .size = size};
+		.log = log, .limit = limit, .window_ns = window_ns, .size = size, .sealed = -1};
 	return NEAP_OK;
 }
 
@@ -75,10 +81,16 @@ neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t co
 	return at + wait;
 }
 
+static void seal(struct neap_window *w, neap_ns at)
+{
+	w->sealed = w->sealed > at ? w->sealed : at;
+}
+
 /* Drop what has left the window. */
 static void forget(struct neap_window *w, neap_ns now)
 {
 	while (w->count && leaves(w, entry(w, 0)) <= now) {
+		seal(w, entry(w, 0)->at);
 		w->used -= entry(w, 0)->cost;
 		w->first = (w->first + 1) % w->size;
 		w->count--;
@@ -116,9 +128,26 @@ static void enter(struct neap_window *w, uint32_t i, int64_t cost, neap_ns at)
 	*entry(w, i) = (struct neap_stamp){at, cost};
 }
 
+/* Let an entry be of so many tokens more, 2^59 at most, or fewer: how many are missing then. What
+ * was all given back takes no room either. */
+static int64_t amend(struct neap_window *w, uint32_t i, int64_t more)
+{
+	const int64_t most = INT64_C(1) << 59;
+	struct neap_stamp *s = entry(w, i);
+	int64_t was = s->cost, sum = more > most - was ? most : was + more;
+	s->cost = sum > 0 ? sum : 0;
+	w->used += s->cost - was;
+	if (!s->cost)
+		for (w->count--; i < w->count; i++)
+			*entry(w, i) = *entry(w, i + 1);
+	return sum < 0 ? sum : 0;
+}
+
 void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_ns at, neap_ns now)
 {
+	const int64_t most = INT64_C(1) << 59;
 	assert(cost >= 0 && used >= 0);
+	used = used < most ? used : most;
 	if (!cost)
 		forget(w, now);
 	uint32_t low = 0, high = w->count;
@@ -129,25 +158,14 @@ void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_
 		else
 			high = middle;
 	}
-	const int64_t most = INT64_C(1) << 59;
-	struct neap_stamp *s = entry(w, low);
-	if (low == w->count || s->at != at) {
-		if (!cost && used && at > now - w->window_ns)
-			enter(w, low, used < most ? used : most, at);
-		return;   /* or it has left */
-	}
-	int64_t now_cost = s->cost - cost + (used < most ? used : most);
-	if (now_cost < 0)
-		now_cost = 0;
-	if (now_cost > most)
-		now_cost = most;
-	w->used += now_cost - s->cost;
-	s->cost = now_cost;
-	if (now_cost)
-		return;
-	/* what was all given back takes no room either */
-	for (w->count--; low < w->count; low++)
-		*entry(w, low) = *entry(w, low + 1);
+	int64_t more = used - cost;
+	if (low < w->count && entry(w, low)->at == at)
+		amend(w, low, more);
+	else if (!cost && used && at > now - w->window_ns)
+		enter(w, low, used, at);
+	else if (cost && at > w->sealed)
+		while (more && low < w->count)
+			more = amend(w, low, more);
 }
 
 int64_t neap_window_available(const struct neap_window *w, neap_ns now)
@@ -164,6 +182,7 @@ void neap_window_hold(struct neap_window *w, int64_t tokens, neap_ns until, neap
 	forget(w, now);
 	neap_ns at = until > now ? until - w->window_ns : now;   /* what leaves then came then */
 	int64_t missing = tokens < w->limit ? w->limit - tokens : 0;
+	seal(w, at);
 	uint32_t i = w->count;
 	for (; i > 0 && missing > 0; i--) {
 		struct neap_stamp *s = entry(w, i - 1);
@@ -195,6 +214,7 @@ int neap_window_change(struct neap_window *w, int64_t limit, neap_ns window_ns,
 	    (log == old.log && size != old.size))
 		return NEAP_ERANGE;
 	fresh.used = old.used;
+	fresh.sealed = old.sealed;
 	fresh.count = old.count;
 	if (log == old.log)
 		fresh.first = old.first;

@@ -51,6 +51,19 @@ describe("window", function ()
     })
   end)
 
+  it("settles what came with an instant that was past, and so joined a later one", function ()
+    local w = window(9, 100, 9)
+    replay(w, { { 10, 2, true }, { 20, 1, true }, { 15, 3, true }, { 30, 1, true } })
+    C.neap_window_settle(w.w, 3, 1, 15, 30)
+    assert.equal(4LL, C.neap_window_available(w.w, 30))
+    C.neap_window_settle(w.w, 1, 3, 15, 30)
+    assert.equal(2LL, C.neap_window_available(w.w, 30))
+    C.neap_window_settle(w.w, 5, 0, 15, 30)   -- two entries, when one has not as much
+    replay(w, { { 30, 8, 80 }, { 110, 9, true } })
+    C.neap_window_settle(w.w, 2, 0, 9, 111)   -- of what has left
+    assert.equal(0LL, C.neap_window_available(w.w, 111))
+  end)
+
   it("settles what is still in the window, and forgets what was all given back", function ()
     local w = window(5, 100, 5)
     replay(w, { { 0, 5, true }, { 0, 1, 100 } })

@@ -133,13 +133,17 @@ static void window_episode(struct dice *d, int64_t ops)
 		if (diary.count && !dice_between(d, 0, 15)) {
 			int i = (int)dice_between(d, 0, diary.count - 1);
 			int64_t used = dice_between(d, 0, 9);
+			neap_ns at = diary.entry[i].at;
+			if (at > 0 && !dice_between(d, 0, 3))   /* of one that joined it */
+				at -= dice_between(d, 1, 2);
+			at = at > 0 ? at : 0;
 			cost = dice_between(d, 0, diary.entry[i].cost + 1);   /* 1 too many stops at 0 */
 			raised |= used > cost;
-			neap_limiter_settle(&l, cost, used, diary.entry[i].at, now);
+			neap_limiter_settle(&l, cost, used, at, now);
 			if (!cost)
 				diary_forget(&diary, now);
-			if (cost || diary.entry[i].at > now - window_ns)
-				diary_settle(&diary, cost, used, diary.entry[i].at);
+			if (cost || at > now - window_ns)
+				diary_settle(&diary, cost, used, at);
 			continue;
 		}
 		if (neap_window_available(w, now) != diary_available(&diary, now))

@@ -8,6 +8,7 @@ void diary_init(struct diary *d, int64_t limit, neap_ns window_ns, uint32_t size
 	d->window_ns = window_ns;
 	d->size = size;
 	d->count = d->gone = 0;
+	d->sealed = -1;
 }
 
 static int is_in(const struct diary *d, int i, neap_ns now)
@@ -49,8 +50,9 @@ neap_ns diary_when(const struct diary *d, int64_t cost, neap_ns now)
 
 void diary_forget(struct diary *d, neap_ns now)
 {
-	while (d->gone < d->count && !is_in(d, d->gone, now))
-		d->gone++;
+	for (; d->gone < d->count && !is_in(d, d->gone, now); d->gone++)
+		if (d->entry[d->gone].at > d->sealed)
+			d->sealed = d->entry[d->gone].at;
 }
 
 void diary_take(struct diary *d, int64_t cost, neap_ns now)
@@ -62,17 +64,43 @@ void diary_take(struct diary *d, int64_t cost, neap_ns now)
 		d->entry[d->count++] = (struct neap_stamp){now, cost};
 }
 
+static void tear_out(struct diary *d, int i)
+{
+	for (d->count--; i < d->count; i++)
+		d->entry[i] = d->entry[i + 1];
+}
+
+/* It was written on a later page. */
+static void settle_later(struct diary *d, int64_t cost, int64_t used, neap_ns at)
+{
+	for (int i = d->gone; i < d->count && cost != used && at > d->sealed;) {
+		if (d->entry[i].at < at) {
+			i++;
+		} else if (used > cost) {
+			d->entry[i].cost += used - cost;
+			cost = used;
+		} else if (d->entry[i].cost > cost - used) {
+			d->entry[i].cost -= cost - used;
+			cost = used;
+		} else {
+			cost -= d->entry[i].cost;
+			tear_out(d, i);
+		}
+	}
+}
+
 void diary_settle(struct diary *d, int64_t cost, int64_t used, neap_ns at)
 {
 	for (int i = d->gone; i < d->count; i++)
 		if (d->entry[i].at == at) {
 			int64_t left = d->entry[i].cost - cost + used;
 			d->entry[i].cost = left > 0 ? left : 0;
-			for (int j = i; left <= 0 && j < d->count - 1; j++)
-				d->entry[j] = d->entry[j + 1];
-			d->count -= left <= 0;
+			if (left <= 0)
+				tear_out(d, i);
 			return;
 		}
+	if (cost)
+		settle_later(d, cost, used, at);
 	if (cost || !used)
 		return;
 	int i = d->gone;

@@ -4,7 +4,8 @@
  * No ring, no running sum. What the header says is asked of the diary as it stands: a grant counts
  * until one window after it came, grants of one instant share an entry, the log has 'size' of
  * them, and an entry is forgotten when a take finds that it has left, or a settle takes all of it
- * back.
+ * back. What came with an instant that was past shares the last entry, and is settled in the first
+ * that is later.
  */
 #ifndef DIARY_H
 #define DIARY_H
@@ -19,6 +20,7 @@ struct diary {
 	uint32_t size;                            /* entries the log has */
 	int count;
 	int gone;                                 /* entries up to here left before some take */
+	neap_ns sealed;                           /* the latest instant of those */
 	struct neap_stamp entry[DIARY_PAGES];
 };
 

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* fault.h - a process that ends, or stands still, before any of its writes to shared memory.
  *
- * The engine's sources are compiled once more with -fsanitize=thread, and linked with fault.c instead
- * of that sanitizer's library. So the compiler puts a call before each access to memory that is not
- * a function's own, and nothing in the sources knows. Before each write to what is watched the call
- * counts, and at a chosen count the process raises a signal. What the library does for the engine
- * (copies, unlocking) is no access that the compiler sees, so that is counted here.
+ * The engine's sources are compiled once more with -fsanitize=thread, and linked with fault.c
+ * instead of that sanitizer's library. So the compiler puts a call before each access to memory that
+ * is not a function's own, and nothing in the sources knows. Writes to what is watched are counted,
+ * and before a chosen one the process raises a signal. What the C library does for the engine
+ * (copies, unlocking) is no access that the compiler sees, so that is counted apart.
  *
  * A value of several words is written by one access: who is killed at it leaves rubbish there.
  *
- * Calls keep the compiler from changing the order of writes. So what depends on its not doing so is
- * seen by the other test alone, which goes through the very code that others use (traced.c). */
+ * Calls keep the compiler from changing the order of writes. Whether the engine does, where it has
+ * to, is seen by the other kind of victim alone, in the very code that others use (traced.c). */
 #ifndef FAULT_H
 #define FAULT_H
 
