@@ -32,6 +32,12 @@ static void plant(void)
 	state = seed;
 }
 
+static uint64_t streams_of(int argc, char **argv)
+{
+	const char *given = argc > 1 ? argv[1] : getenv("NEAP_FUZZ");
+	return given ? strtoull(given, NULL, 10) : 100000;
+}
+
 static void die(const char *what)
 {
 	printf("not ok - %s, in stream %" PRIu64 "\n# NEAP_SEED=%" PRIu64 "\n", what, stream_number,

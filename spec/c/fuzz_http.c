@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz_http.c - the reader of HTTP on streams nobody would send.
  *
- *     fuzz_http [streams]     default 100,000; the same NEAP_SEED, the same streams
+ *     fuzz_http [streams]     default NEAP_FUZZ, or 100,000; the same NEAP_SEED, the same streams
  *
  * A stream is a few requests, well formed, then damaged: bytes flipped, dropped, doubled, telling
  * ones put in, lines that smuggle added. It is read three times: all at once, in random pieces as
@@ -230,7 +230,7 @@ static int same(const struct story *a, const struct story *b)
 int main(int argc, char **argv)
 {
 	static struct stream s;
-	uint64_t streams = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
+	uint64_t streams = streams_of(argc, argv);
 	uint64_t requests = 0, errors = 0;
 	plant();
 	for (stream_number = 1; stream_number <= streams; stream_number++) {

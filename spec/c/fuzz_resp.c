@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* fuzz_resp.c - the parser and the reply writer on streams nobody would send.
  *
- *     fuzz_resp [streams]     default 100,000; the same NEAP_SEED, the same streams
+ *     fuzz_resp [streams]     default NEAP_FUZZ, or 100,000; the same NEAP_SEED, the same streams
  *
  * A stream is a few commands, well formed, then damaged: bytes flipped, dropped, doubled, numbers
  * changed to those where limits are, pieces of one spliced into another. It is parsed three times:
@@ -217,7 +217,7 @@ static int same(const struct story *a, const struct story *b)
 int main(int argc, char **argv)
 {
 	static struct stream s;
-	uint64_t streams = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000;
+	uint64_t streams = streams_of(argc, argv);
 	uint64_t commands = 0, errors = 0;
 	plant();
 	for (stream_number = 0; stream_number < streams; stream_number++) {
