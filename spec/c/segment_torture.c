@@ -31,19 +31,20 @@
 #include <unistd.h>
 
 /* What is asked: a term each. Those from WILD on are not counted: held, tripped, and whole. */
-enum { PERMITS, FOUND, RATE, LOG, BREAKER, KEYS, WILD, TERMS = WILD + 3 };
-/* What is counted: the first four as above, outcomes, and each key. */
-enum { CALLS = 4, FAILURES, KEY, KEYS_USED = 5, SUMS = KEY + KEYS_USED };
+enum { PERMITS, FOUND, RATE, TOKENS, LOG, BREAKER, KEYS, WILD, TERMS = WILD + 3 };
+/* What is counted: the first five as above, outcomes, and each key. */
+enum { CALLS = LOG + 1, FAILURES, KEY, KEYS_USED = 5, SUMS = KEY + KEYS_USED };
 
 enum { SEATS = 8, PATIENCE_S = 60 };
 
 static const neap_ns JUMP = INT64_C(20000000000);
 static const int kinds[TERMS] = {
-	NEAP_SEMAPHORE, NEAP_ADAPTIVE, NEAP_GCRA, NEAP_WINDOW, NEAP_BREAKER, NEAP_KEYED,
+	NEAP_SEMAPHORE, NEAP_ADAPTIVE, NEAP_GCRA, NEAP_GCRA, NEAP_WINDOW, NEAP_BREAKER, NEAP_KEYED,
 	NEAP_GCRA, NEAP_WINDOW, NEAP_BREAKER,
 };
 static const char *const names[TERMS] = {
-	"permits", "found", "rate", "log", "breaker", "keys", "a rate", "a log", "a breaker",
+	"permits", "found", "rate", "tokens", "log", "breaker", "keys",
+	"a rate", "a log", "a breaker",
 };
 
 struct seat {
@@ -87,8 +88,8 @@ static struct neap_limiter like_of(int term, int64_t n)
 	switch (term) {
 	case PERMITS: return shared_like(NEAP_SEMAPHORE, 9);
 	case FOUND: return shared_like(NEAP_ADAPTIVE, 9 + n);
-	case RATE: return shared_rate(100 + n * 50, 1000000000, 1000000 << n);
-	case KEYS: return shared_rate(100 + n * 50, 1000000000, 1000000 << n);
+	case RATE: case TOKENS: case KEYS:
+		return shared_rate(100 + n * 50, 1000000000, 1000000 << n);
 	case LOG: return shared_like(NEAP_WINDOW, 150 + n * 50);
 	case BREAKER:   /* that never opens */
 		l = shared_like(NEAP_BREAKER, 1000000);
@@ -330,6 +331,7 @@ static void measure(int64_t *sum)
 	sum[PERMITS] = limiter[PERMITS]->as.semaphore.in_use;
 	sum[FOUND] = limiter[FOUND]->as.adaptive.in_use;
 	sum[RATE] = spent(limiter[RATE], now);
+	sum[TOKENS] = spent(limiter[TOKENS], now);
 	sum[LOG] = limiter[LOG]->as.window.used;
 	sum[CALLS] = limiter[BREAKER]->as.breaker.seen;
 	sum[FAILURES] = limiter[BREAKER]->as.breaker.failed;
@@ -384,9 +386,15 @@ static void jump(void)
 static void prove(struct dice *d)
 {
 	int64_t sum[SUMS];
+	struct neap_segment_stats stats;
 	shared_whole(segment);
 	neap_segment_reap(segment);
 	shared_whole(segment);
+	neap_segment_stats(segment, &stats);
+	for (int i = 0; i < SEATS; i++)
+		stats.processes -= !stage->seat[i].dead;
+	if (stats.processes > 0)
+		trial_fail("%ld records are of nobody", stats.processes);
 	measure(sum);
 	for (int i = 0; i < SUMS; i++)
 		prove_sum(i, sum[i]);
