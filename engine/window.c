@@ -14,9 +14,10 @@
  *
  * Processes that share a log read their clocks before they come to it, so one may come with an
  * instant that is past. It joins the last entry, for it goes now. When it is settled there is no
- * entry of its instant, and the first later one is changed, or several: their sum is right, and
- * nothing leaves sooner than it should. Entries that have left, or were moved by a hold, are missing
- * as well; those are not meant, and 'sealed' says up to when they were.
+ * entry of its instant, and the first later one is changed. That may be another's, who finds too
+ * little in it, then, and goes on to the next: the sum is right, and nothing leaves sooner than it
+ * should. Entries that have left, or were moved by a hold, are missing as well; those are not meant,
+ * and 'sealed' says up to when they were.
  *
  * Invariants: instants in the log do not decrease; used is the sum of the costs in the log.
  */
@@ -158,14 +159,14 @@ void neap_window_settle(struct neap_window *w, int64_t cost, int64_t used, neap_
 		else
 			high = middle;
 	}
-	int64_t more = used - cost;
-	if (low < w->count && entry(w, low)->at == at)
-		amend(w, low, more);
-	else if (!cost && used && at > now - w->window_ns)
-		enter(w, low, used, at);
-	else if (cost && at > w->sealed)
-		while (more && low < w->count)
-			more = amend(w, low, more);
+	int there = low < w->count && entry(w, low)->at == at;
+	if (!there && !cost) {
+		if (used && at > now - w->window_ns)
+			enter(w, low, used, at);
+		return;
+	}
+	for (int64_t more = used - cost; more && low < w->count && (there || at > w->sealed); there = 0)
+		more = amend(w, low, more);
 }
 
 int64_t neap_window_available(const struct neap_window *w, neap_ns now)

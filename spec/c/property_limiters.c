@@ -137,7 +137,7 @@ static void window_episode(struct dice *d, int64_t ops)
 			if (at > 0 && !dice_between(d, 0, 3))   /* of one that joined it */
 				at -= dice_between(d, 1, 2);
 			at = at > 0 ? at : 0;
-			cost = dice_between(d, 0, diary.entry[i].cost + 1);   /* 1 too many stops at 0 */
+			cost = dice_between(d, 0, diary.entry[i].cost + 1);   /* 1 too many is the next one's */
 			raised |= used > cost;
 			neap_limiter_settle(&l, cost, used, at, now);
 			if (!cost)

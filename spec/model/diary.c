@@ -70,10 +70,10 @@ static void tear_out(struct diary *d, int i)
 		d->entry[i] = d->entry[i + 1];
 }
 
-/* It was written on a later page. */
-static void settle_later(struct diary *d, int64_t cost, int64_t used, neap_ns at)
+/* On the page of its instant, or on the first later one; and what that has not, on the next. */
+static void settle_on(struct diary *d, int64_t cost, int64_t used, neap_ns at)
 {
-	for (int i = d->gone; i < d->count && cost != used && at > d->sealed;) {
+	for (int i = d->gone; i < d->count && cost != used;) {
 		if (d->entry[i].at < at) {
 			i++;
 		} else if (used > cost) {
@@ -92,15 +92,18 @@ static void settle_later(struct diary *d, int64_t cost, int64_t used, neap_ns at
 void diary_settle(struct diary *d, int64_t cost, int64_t used, neap_ns at)
 {
 	for (int i = d->gone; i < d->count; i++)
-		if (d->entry[i].at == at) {
+		if (d->entry[i].at == at && at > d->sealed) {
+			settle_on(d, cost, used, at);
+			return;
+		} else if (d->entry[i].at == at) {
 			int64_t left = d->entry[i].cost - cost + used;
 			d->entry[i].cost = left > 0 ? left : 0;
 			if (left <= 0)
 				tear_out(d, i);
 			return;
 		}
-	if (cost)
-		settle_later(d, cost, used, at);
+	if (cost && at > d->sealed)
+		settle_on(d, cost, used, at);
 	if (cost || !used)
 		return;
 	int i = d->gone;
