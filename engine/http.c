@@ -323,7 +323,7 @@ static const char *phrase(int status)
 		{405, "Method Not Allowed"}, {406, "Not Acceptable"}, {408, "Request Timeout"},
 		{411, "Length Required"}, {413, "Content Too Large"}, {414, "URI Too Long"},
 		{415, "Unsupported Media Type"}, {417, "Expectation Failed"},
-		{429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
+		{421, "Misdirected Request"}, {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
 		{500, "Internal Server Error"}, {501, "Not Implemented"},
 		{503, "Service Unavailable"}, {505, "HTTP Version Not Supported"},
 	};

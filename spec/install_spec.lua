@@ -51,7 +51,7 @@ describe("an installation", function ()
 
   it("has the program, library, header, pkg-config file and modules", function ()
     for path in ("bin/neap lib/libneap.so include/neap.h lib/pkgconfig/neap.pc " ..
-      "share/lua/5.1/neap/engine.lua"):gmatch "%S+" do
+      "share/lua/5.1/neap/engine.lua share/lua/5.1/neap/worker/page/page.html"):gmatch "%S+" do
       must("test -f " .. prefix .. "/" .. path)
     end
   end)

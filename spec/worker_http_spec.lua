@@ -94,7 +94,7 @@ describe("the worker's HTTP", function ()
   end
 
   local function request(verb, path, fields, body)
-    return ("%s %s HTTP/1.1\r\nHost: h\r\n%s%s\r\n%s"):format(verb, path, fields or "",
+    return ("%s %s HTTP/1.1\r\nHost: localhost\r\n%s%s\r\n%s"):format(verb, path, fields or "",
       body and "Content-Length: " .. #body .. "\r\n" or "", body or "")
   end
 
@@ -271,7 +271,7 @@ describe("the worker's HTTP", function ()
       { "400 deny is a status from 400 to 599", "/v1/check/api?deny=200" },
       { "400 option ID is said twice", "/v1/check/api?id=a&id=b" },
       { "400 ID needs a token of 1 to 128 bytes", "/v1/check/api?id=" },
-      { "404 nothing is here; see the manual of neap run", "/" },
+      { "404 nothing is here; see the manual of neap run", "/index.html" },
       { "404 nothing is here; see the manual of neap run", "/metrics/" },
       { "404 nothing is here; see the manual of neap run", "/v1/snapshot/" },
       { "404 nothing is here; see the manual of neap run", "/v1/snapshot/api/x" },
@@ -307,7 +307,7 @@ describe("the worker's HTTP", function ()
   it("lets nothing run, be stored, or be read by another origin", function ()
     local c = connect()
     for _, path in ipairs { "/metrics", "/healthz", "/readyz", "/v1/check/api", "/v1/snapshot",
-      "/v1/snapshot/api", "/", "/v1/release/x" } do
+      "/v1/snapshot/api", "/x", "/v1/release/x" } do
       local f = get(c, path, "Origin: http://evil\r\n").fields
       assert.same({ "nosniff", "no-store", "default-src 'none'; frame-ancestors 'none'" },
         { f["x-content-type-options"], f["cache-control"], f["content-security-policy"] })
@@ -329,10 +329,12 @@ describe("the worker's HTTP", function ()
     check(c, "/v1/check/openai?cost.input=600")
     local a = get(c, "/v1/snapshot/openai")
     assert.equal("application/json", a.fields["content-type"])
-    assert.equal('{"policy":"openai","doc":"chat","waiting":0,"leases":1,"limits":['
+    assert.equal('{"policy":"openai","doc":"chat","waiting":0,"leases":1,'
+      .. '"said":{"granted":1,"waited":0,"retry":0,"never":0,"shed":0},"limits":['
       .. '{"name":"requests","limit":"500\\/min burst 100","available":99,"capacity":100},'
       .. '{"name":"input","limit":"1k\\/s","available":400,"capacity":1000},'
-      .. '{"name":"calls","limit":"2 in flight","available":1,"capacity":2}]}\n', a.body)
+      .. '{"name":"calls","limit":"2 in flight","available":1,"capacity":2,'
+      .. '"in_flight":1}]}\n', a.body)
     local all = cjson.decode(get(c, "/v1/snapshot").body).policies
     local names = {}
     for i, one in ipairs(all) do names[i] = one.policy end

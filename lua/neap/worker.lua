@@ -13,6 +13,7 @@ local floor = require "neap.worker.floor"
 local http = require "neap.worker.http"
 local manual = require "neap.worker.manual"
 local pubsub = require "neap.worker.pubsub"
+local stream = require "neap.worker.stream"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
 
@@ -64,6 +65,7 @@ end
 ---@field http neap.Http
 ---@field events neap.WorkerEvents
 ---@field pubsub neap.PubSub
+---@field stream neap.Stream
 ---@field started ffi.cdata*        ns, of the loop's clock
 ---@field lag { waits: ffi.cdata*, counts: ffi.cdata* }  how late turns began that a timer ended
 ---@field over boolean?             somebody said SHUTDOWN
@@ -117,6 +119,7 @@ function worker.open(tree, options)
   self.unblock = function (_, client) return self.desk:unblock(client) end
   self.shut_down = function () self.over = true end
   floor.define(self, tree, own_commands(self))
+  self.stream = stream.new(self)
   self.http = http.new(self, tree)
   self.handlers[C.NEAP_REQUEST] = function (_, command)
     local bug = self.http:request(command)
@@ -163,6 +166,7 @@ local function serve(self)
       end
       self.desk:closed(client)
       self.pubsub:closed(client)
+      self.stream:closed(client)
     else
       handlers[command.kind](client, command)
     end
@@ -174,14 +178,17 @@ end
 ---@param until_ns ffi.cdata*
 function worker.turn(self, until_ns)
   local due = C.neap_engine_next_due(self.engine)
-  local told = self.events.due
-  if told < until_ns then until_ns = told end
+  for _, other in ipairs { self.events.due, self.stream.due } do
+    if other < until_ns then until_ns = other end
+  end
   C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
   local now = self.clock()
   if now > due and due > 0 then C.neap_waits_add(self.lag.waits, now - due) end
   serve(self)                -- first: who has hung up is granted nothing
   while tell(self) do end
-  self.events:flush(self.clock())
+  now = self.clock()
+  self.events:flush(now)
+  self.stream:tick(now)
 end
 
 local function is_over(signals)
@@ -221,6 +228,7 @@ function worker.run(tree, options)
     while tell(self) do end
     serve(self)
     self.events:flush(C.neap_never)   -- there is no later
+    self.stream:tick(self.clock())
     local client, unsent = 0, false
     local info = ffi.new "struct neap_client"
     repeat

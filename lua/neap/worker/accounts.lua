@@ -32,6 +32,7 @@ local MOST_TEXTS = 1000      -- limits read, kept by their text
 ---@field ttl_ns integer
 ---@field waiting integer                parked callers
 ---@field leases integer                 leases out
+---@field waited integer                 callers granted after a wait, ever
 ---@field verdicts table<string, table<string, integer>>  how often each was said, by what bound
 ---@field counts ffi.cdata*?             struct neap_stats of a policy, with `waits`
 ---@field waits ffi.cdata*?
@@ -49,7 +50,7 @@ local function no_verdicts() return { GRANTED = {}, RETRY = {}, NEVER = {}, SHED
 local function open(name, limits, verdicts)
   local self = setmetatable({
     name = name, limits = {}, index = {}, bound = {}, waiting = 0, leases = 0,
-    leased = false, ttl_ns = 60e9, verdicts = verdicts,
+    waited = 0, leased = false, ttl_ns = 60e9, verdicts = verdicts,
   }, account)
   local leaves, terms = leaves_t(#limits), terms_t(#limits)
   local count = 0

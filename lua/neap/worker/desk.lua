@@ -254,6 +254,7 @@ function desk:completed(done, now)
     self.undone = self.undone + 1
     undo(self, party, at, now)
   elseif status == GRANTED then
+    party.account.waited = party.account.waited + #party.clients
     grant(self, party, at, now)
   elseif status == NEVER then
     tell(self, party, "NEVER", nil, since_ms(party.since, at), -1,

@@ -5,31 +5,40 @@
 ---     any  /v1/check/POLICY?cost=2     a permit, or not: see neap.worker.check
 ---     POST /v1/release/LEASE           give it back
 ---     GET  /v1/snapshot[/POLICY]       JSON
+---     GET  /v1/events                  see neap.worker.stream
+---     GET  /                           a page that shows it all
 ---
 --- A request was read in C and is answered here before its client's next one, now or, for a check
---- that waits, when its verdict is known. Nothing is for browsers: no field lets another origin
---- read an answer, and every answer says that nothing in it may run. `/` is free, for a page.
+--- that waits, when its verdict is known. Nothing but the page is for browsers: no field lets
+--- another origin read an answer, and every answer says that nothing in it may run.
 ---
 --- Where users are declared, each request says which one it comes from (Basic); only the probes
---- need not.
+--- need not. Where none are, only this machine can connect; but a browser on it might, for a page
+--- from elsewhere whose name was made to point here. So what is asked by another name than this
+--- machine's is refused, but for the probes and for checks, which pass on whatever name their
+--- caller called.
 local ffi = require "ffi"
 local bit = require "bit"
 local C = require "neap.engine"
 local check = require "neap.worker.check"
-local json = require "neap.policy.json"
+local clients = require "neap.worker.clients"
 local metrics = require "neap.worker.metrics"
+local page = require "neap.worker.page"
+local snapshot = require "neap.worker.snapshot"
+local stream = require "neap.worker.stream"
 local uri = require "neap.worker.uri"
 local users = require "neap.worker.users"
 
 local ipairs, setmetatable, tonumber, tostring = ipairs, setmetatable, tonumber, tostring
 local traceback, xpcall = debug.traceback, xpcall
-local concat, date, max = table.concat, os.date, math.max
+local date, max = os.date, math.max
 local band = bit.band
-local object, value = json.object, json.value
 
 local MOST = C.NEAP_HTTP_REPLY_BYTES - 4096   -- of a body; the head has the rest
 local TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+local HTML = "text/html; charset=utf-8"
 local FORM = "application/x-www-form-urlencoded"
+local NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 ---@class neap.Http
 ---@field server ffi.cdata*
@@ -47,15 +56,43 @@ http.__index = http
 ---@field fields table<string, string>  by name in lower case; of one name, joined by ", "
 ---@field body string
 ---@field how integer        a sum of NEAP_HTTP_CLOSES and so on
+---@field rights integer?    of who asks, a sum
 
 ---@param worker neap.Worker
 ---@param tree neap.tree
 ---@return neap.Http
 function http.new(worker, tree)
-  return setmetatable({ server = worker.server, worker = worker, users = users.of(tree) }, http)
+  return setmetatable({ server = worker.server, worker = worker, users = users.of(tree),
+    page = page.new(worker.keys) }, http)
 end
 
 -- ---- answers ----------------------------------------------------------------------------------
+
+--- Status and fields of an answer, but for those about its body.
+---@return ffi.cdata* to
+---@return fun(name: string, text: string) field
+local function head(self, request, status, fields)
+  local to = C.neap_server_reply(self.server, request.client)
+  local function field(name, text) C.neap_http_field(to, name, text, #text) end
+  C.neap_http_status(to, status, request.how)
+  field("Date", date "!%a, %d %b %Y %H:%M:%S GMT")
+  local has_policy = false
+  for _, one in ipairs(fields or {}) do
+    field(one[1], one[2])
+    has_policy = has_policy or one[1] == "Content-Security-Policy"
+  end
+  if not has_policy then field("Content-Security-Policy", NOTHING) end
+  return to, field
+end
+
+--- Begin an answer whose body has no end.
+---@param request neap.HttpRequest
+---@param type string
+function http:open(request, type)
+  local to, field = head(self, request, 200)
+  field("Content-Type", type)
+  C.neap_http_no_body(to)
+end
 
 --- Answer a request.
 ---@param request neap.HttpRequest
@@ -65,15 +102,10 @@ end
 ---@param fields { [1]: string, [2]: string }[]?
 function http:respond(request, status, type, body, fields)
   local client, how = request.client, request.how
-  local to = C.neap_server_reply(self.server, client)
   if body and #body > MOST then
     status, type, body = 500, TEXT, "the answer is larger than 4 MiB\n"
   end
-  local function field(name, text) C.neap_http_field(to, name, text, #text) end
-  C.neap_http_status(to, status, how)
-  field("Date", date "!%a, %d %b %Y %H:%M:%S GMT")
-  field("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-  for _, one in ipairs(fields or {}) do field(one[1], one[2]) end
+  local to, field = head(self, request, status, fields)
   if body then
     field("Content-Type", type)
     C.neap_http_body(to, body, #body, how)
@@ -136,38 +168,22 @@ local function readiness(self, request)
   self:say(request, 200, "ready")
 end
 
-local function snapshot_of(account, now)
-  local limits = {}
-  for i, limit in ipairs(account.limits) do
-    local available, capacity = account:level(i, now)
-    limits[i] = object {
-      { "name", value(limit.name) }, { "limit", value(limit.text) },
-      { "available", available and value(available) or "null" },
-      { "capacity", capacity and value(capacity) or "null" },
-    }
-  end
-  local parts = { { "policy", value(account.name) } }
-  if account.doc then parts[2] = { "doc", value(account.doc) } end
-  parts[#parts + 1] = { "waiting", value(account.waiting) }
-  parts[#parts + 1] = { "leases", value(account.leases) }
-  parts[#parts + 1] = { "limits", "[" .. concat(limits, ",") .. "]" }
-  return object(parts)
-end
-
-local function snapshot(self, request)
+local function show_snapshot(self, request)
   local desk = self.worker.desk
+  if not request.rest then
+    return self:respond(request, 200, JSON, snapshot.write(self.worker) .. "\n")
+  end
+  local account, err = desk.accounts:policy(request.rest)
+  if not account then return self:fail(request, err) end
   local now = desk.clock()
   C.neap_engine_advance(desk.engine, now)
-  if request.rest then
-    local account, err = desk.accounts:policy(request.rest)
-    if not account then return self:fail(request, err) end
-    return self:respond(request, 200, JSON, snapshot_of(account, now) .. "\n")
-  end
-  local list = {}
-  for i, name in ipairs(desk.accounts.names) do
-    list[i] = snapshot_of(desk.accounts.policies[name], now)
-  end
-  self:respond(request, 200, JSON, '{"policies":[' .. concat(list, ",") .. "]}\n")
+  self:respond(request, 200, JSON, snapshot.policy(account, now) .. "\n")
+end
+
+local function show_page(self, request)
+  local text, policy = self.page:write()
+  self:respond(request, 200, HTML, text, { { "Content-Security-Policy", policy },
+    { "Referrer-Policy", "no-referrer" } })
 end
 
 --- POST /v1/release/LEASE: how it went is said in the query, or in a form.
@@ -188,15 +204,19 @@ end
 
 local READ, WRITE = "GET, HEAD", "POST"
 
--- Paths: who may use which verb (nil: any) with what rights (nil: anybody); and whether another
--- part follows, "one", "must" or "any" path at all.
+-- Paths: who may use which verb (nil: any) with what rights (nil: anybody; of a sum, one of them);
+-- whether another part follows, "one", "must" or "any" path at all; and `anywhere`: under whatever
+-- name it is asked for.
 local ROUTES = {
+  ["/"] = { verbs = READ, need = C.NEAP_ALLOW_READ, run = show_page },
   ["/metrics"] = { verbs = READ, need = C.NEAP_ALLOW_READ, run = show_metrics },
-  ["/healthz"] = { verbs = READ, run = health },
-  ["/readyz"] = { verbs = READ, run = readiness },
-  ["/v1/check"] = { need = C.NEAP_ALLOW_ACQUIRE, run = check.run, rest = "any" },
+  ["/healthz"] = { verbs = READ, run = health, anywhere = true },
+  ["/readyz"] = { verbs = READ, run = readiness, anywhere = true },
+  ["/v1/check"] = { need = C.NEAP_ALLOW_ACQUIRE, run = check.run, rest = "any", anywhere = true },
+  ["/v1/events"] = { verbs = READ, need = C.NEAP_ALLOW_EVENTS + C.NEAP_ALLOW_READ,
+    run = stream.run },
   ["/v1/release"] = { verbs = WRITE, need = C.NEAP_ALLOW_ACQUIRE, run = release, rest = "must" },
-  ["/v1/snapshot"] = { verbs = READ, need = C.NEAP_ALLOW_READ, run = snapshot, rest = "one" },
+  ["/v1/snapshot"] = { verbs = READ, need = C.NEAP_ALLOW_READ, run = show_snapshot, rest = "one" },
 }
 
 -- ---- requests ---------------------------------------------------------------------------------
@@ -230,7 +250,21 @@ local function route_of(request)
   return route
 end
 
+--- Is this how one on this machine calls it? A socket of a path is nothing that a browser knows.
+local function is_here(self, request)
+  local host = (request.fields.host or "localhost"):lower():gsub(":%d+$", "")
+  if host == "localhost" or host == "[::1]" or host:find "^127%.%d+%.%d+%.%d+$"
+    or host:find "^[%w-.]+%.localhost$" then return true end
+  local facts = clients.facts(self.server, request.client)
+  return facts ~= nil and ffi.string(facts.laddr):sub(1, 5) == "unix:"
+end
+
 local function may(self, request, route)
+  request.rights = C.NEAP_ALLOW_ALL
+  if not self.users and not route.anywhere and not is_here(self, request) then
+    self:say(request, 421, "without users this answers to localhost and loopback addresses alone")
+    return false
+  end
   if not self.users or not route.need then return true end
   local user = users.basic(self.users, request.fields.authorization)
   if not user then
@@ -239,6 +273,8 @@ local function may(self, request, route)
   elseif band(user.rights, route.need) == 0 then
     self:say(request, 403, "this user has no permission for that")
     return false
+  else
+    request.rights = user.rights
   end
   return user ~= nil
 end
