@@ -89,6 +89,8 @@ neap_ns neap_limiter_when(const struct neap_limiter *l, int64_t cost, neap_ns no
 
 neap_ns neap_limiter_take(struct neap_limiter *l, int64_t cost, neap_ns now)
 {
+	if (__builtin_expect(l->kind == NEAP_GCRA && !l->shared, 1))
+		return neap_gcra_take(&l->as.gcra, cost, now);   /* what most are, without a table */
 	return __builtin_expect(l->shared != 0, 0) ? neap_guarded_take(l, cost, now)
 						   : neap_bare_take(l, cost, now);
 }

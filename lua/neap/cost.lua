@@ -156,24 +156,35 @@ local function read_table(into, terms, given, waits, level)
   return rest
 end
 
---- Read the usual table, nothing but known names; false, and nothing is said, when it is another.
---- LuaJIT compiles a short loop apart and gives up on what surrounds it; without one an acquire is
---- one trace, which takes a quarter of the time. So the loop is written out, once for each cost
---- there can be.
----@type fun(into: ffi.cdata*, names: table<string, integer>, given: table): boolean
+--- Options about waiting. What stands for all costs, or says which key, is not among them.
+local ABOUT_WAITING = { timeout = true, deadline = true }
+
+--- Read the usual table, known names and how long to wait; nil, and nothing is said, when it is
+--- another. LuaJIT compiles a short loop apart and gives up on what surrounds it; without one an
+--- acquire is one trace, which takes a quarter of the time. So the loop is written out, as long as
+--- all costs there can be and the rest.
+---@type fun(into: ffi.cdata*, names: table<string, integer>, given: table, waits: boolean):
+---  boolean? named, integer? rest  is any cost named? and the one that is not
 local read_plain = loadstring(([[
-local next, is_cost = ...
-return function (into, names, given)
-  local name, n, index = next(given)
+local next, is_cost, about_waiting = ...
+return function (into, names, given, waits)
+  local named, rest, index = false, nil, nil
+  local name, n = next(given)
   STEPS
-  return false
 end]]):gsub("STEPS", (([[
   index = names[name]
-  if not index or not is_cost(n) then return false end
-  into[index] = n
+  if index then
+    if not is_cost(n) then return nil end
+    into[index], named = n, true
+  elseif name == "cost" then
+    if not is_cost(n) then return nil end
+    rest = n
+  elseif not waits or not about_waiting[name] then
+    return nil
+  end
   name, n = next(given, name)
-  if name == nil then return true end
-]]):rep(COSTS))), "=cost")(next, is_cost)
+  if name == nil then return named, rest end
+]]):rep(COSTS + 3))), "=cost")(next, is_cost, ABOUT_WAITING)
 
 --- Read `given` (nil: 1) into an int64_t[NEAP_COSTS].
 ---@param into ffi.cdata*
@@ -186,9 +197,12 @@ function cost.read(into, terms, given, waits, level)
   if given == nil then given = 1 end
   if type(given) == "table" and next(given) ~= nil then
     fill(into, SIZE)
-    if read_plain(into, terms.names, given) then
-      if terms.unnamed then into[terms.unnamed] = 1 end
+    local named, rest = read_plain(into, terms.names, given, waits)
+    if named then
+      if terms.unnamed then into[terms.unnamed] = rest or 1 end
       return nil
+    elseif named == false then
+      given = rest or 1
     end
   end
   if type(given) ~= "number" then   -- a tail call, which has no level of its own

@@ -40,9 +40,9 @@ function key.hash(value, what, level, secret)
       error(("%s: a key of up to %d bytes expected, got %d"):format(what, LONGEST, #value),
         level + 1)
     end
-    return C.neap_hash(secret, value, #value)
+    return (C.neap_hash(secret, value, #value))   -- in parentheses: see permit.new
   elseif type(value) == "number" and value % 1 == 0 and value >= -MOST and value <= MOST then
-    return C.neap_hash_integer(secret, value)
+    return (C.neap_hash_integer(secret, value))
   end
   error(("%s: a key expected, a text or a whole number, got %s"):format(what,
     type(value) == "number" and tostring(value) or type(value)), level + 1)

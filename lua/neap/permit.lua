@@ -21,8 +21,15 @@ local current = runtime.current
 
 local request_t = ffi.typeof "struct neap_request"
 local costs_t = ffi.typeof "int64_t[8]"
-local SIZE = C.NEAP_COSTS * ffi.sizeof "int64_t"
+local SIZE, REQUEST_SIZE = C.NEAP_COSTS * ffi.sizeof "int64_t", ffi.sizeof(request_t)
 local OUTCOMES = { success = C.NEAP_SUCCESS, failure = C.NEAP_FAILURE, ignore = C.NEAP_IGNORE }
+
+--- Another of these, with the same in it. LuaJIT compiles no request_t(request).
+local function copy_of(request)
+  local own = request_t()
+  ffi.copy(own, request, REQUEST_SIZE)
+  return own
+end
 
 local spent = request_t()            -- scratch, never across a yield
 local used, zero = costs_t(), costs_t()
@@ -38,7 +45,9 @@ local permit = {}
 permit.__index = permit
 
 --- A permit for what `request` was granted at `at`. One that holds nothing and was charged few
---- costs is one small table, which compiled code does not even build when it is dropped.
+--- costs is one small table, which compiled code does not even build when it is dropped. Each
+--- setmetatable is in parentheses because LuaJIT gives up on a function that ends in the call of a
+--- built-in one, and with it on every verb that ends here, unless a loop is around it.
 ---@package
 ---@param limiter neap.Limiter
 ---@param request ffi.cdata*   struct neap_request; copied where it is needed
@@ -48,19 +57,19 @@ permit.__index = permit
 function permit.new(limiter, request, n, at)
   local reclaim = limiter.reclaim
   if reclaim then
-    local own = ffi.gc(request_t(request), reclaim)
+    local own = ffi.gc(copy_of(request), reclaim)
     own.deadline = at
-    return setmetatable({ limiter = limiter, request = own, at = at }, permit)
+    return (setmetatable({ limiter = limiter, request = own, at = at }, permit))
   elseif limiter.terms.keys or limiter.terms.conditional then
-    return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
+    return (setmetatable({ limiter = limiter, request = copy_of(request), at = at }, permit))
   elseif n then
-    return setmetatable({ limiter = limiter, cost = n, at = at }, permit)
+    return (setmetatable({ limiter = limiter, cost = n, at = at }, permit))
   elseif limiter.terms.costs <= 4 then
     local c = request.cost
-    return setmetatable({ tonumber(c[0]), tonumber(c[1]), tonumber(c[2]), tonumber(c[3]),
-      limiter = limiter, at = at }, permit)
+    return (setmetatable({ tonumber(c[0]), tonumber(c[1]), tonumber(c[2]), tonumber(c[3]),
+      limiter = limiter, at = at }, permit))
   end
-  return setmetatable({ limiter = limiter, request = request_t(request), at = at }, permit)
+  return (setmetatable({ limiter = limiter, request = copy_of(request), at = at }, permit))
 end
 
 --- Was any of a limit's parts charged?

@@ -38,7 +38,7 @@ function ev.new(options)
   if loop == nil then error("the system refuses an event loop, error " .. ffi.errno(), 2) end
 
   local rt = { loop = loop }
-  function rt.now_ns() return C.neap_loop_now(loop) end
+  function rt.now_ns() return (C.neap_loop_now(loop)) end   -- in parentheses: see permit.new
 
   --- Have signals told by `signals` from now on, instead of what they do otherwise. One runtime of
   --- a process can.

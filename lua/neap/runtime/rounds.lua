@@ -33,6 +33,7 @@ local FOREVER = tonumber(HORIZON)
 local BATCH = 256          -- completions fetched by one call
 local LAST_ROUNDS = 64     -- what tasks get to clean up in when a run is given up
 local WAITERS_MAX = 65536
+local TEXTS = 256          -- durations remembered
 
 local new_batch = ffi.typeof("struct neap_completion[?]")
 local instant = ffi.typeof "int64_t"
@@ -191,6 +192,17 @@ function rounds:cancel(ticket)
   return C.neap_engine_cancel(self.rt.engine, ticket, self.rt.now_ns()) == 1
 end
 
+-- A program knows few durations, and says them with every call.
+local read_already, count = {}, 0
+
+local function read_text(text, level)
+  local ns, message = require "neap.notation".duration(text)
+  if not ns then error(("bad duration %q: %s"):format(text, message), level + 1) end
+  if count == TEXTS then read_already, count = {}, 0 end
+  read_already[text], count = ns, count + 1
+  return ns
+end
+
 --- A duration as nanoseconds.
 ---@package
 ---@param duration number|string  seconds, or "250ms"
@@ -199,9 +211,7 @@ end
 function rounds.ns(duration, level)
   local ns
   if type(duration) == "string" then
-    local message
-    ns, message = require "neap.notation".duration(duration)
-    if not ns then error(("bad duration %q: %s"):format(duration, message), level + 1) end
+    ns = read_already[duration] or read_text(duration, level + 1)
   elseif type(duration) == "number" and duration == duration then
     ns = floor(duration * 1e9 + 0.5)
   else
