@@ -29,6 +29,14 @@ local INIT = [[
 			guarded = neap.hybrid { neap.semaphore(5),
 				neap.breaker { failures = 2, cooldown = "1min", name = "guard" } },
 			layered = neap.layered { global = "1000/s", user = neap.per_key("1/min") },
+			tokens = neap.hybrid { calls = "1000/min", tokens = "100/h" },
+		}
+		handlers = {
+			hourly = neap.ngx.handler { limiter = limits.hourly, status = 418 },
+			user = neap.ngx.handler { limiter = limits.users, timeout = "1ms", headers = false },
+			tokens = neap.ngx.handler { limiter = limits.tokens, cost = { tokens = 60 } },
+			one = neap.ngx.handler { limiter = limits.one },
+			dry = neap.ngx.handler { limiter = limits.hourly, dry_run = true },
 		}
 	}
 	init_worker_by_lua_block { neap.ngx.init_worker() }
@@ -71,9 +79,21 @@ local SERVER = table.concat {
     neap.ngx.access { limiter = limits.users, key = ngx.var.arg_key } }]]),
   location("layered", "ngx.say 'in'", nil, [[access_by_lua_block {
     neap.ngx.access { limiter = limits.layered, key = { user = ngx.var.arg_key } } }]]),
-  location("engine", [[local e = engine()
+  location("made", "ngx.sleep(tonumber(ngx.var.arg_s) or 0) ngx.say(told or 'in')", nil, [[
+    access_by_lua_block {
+      local arg = ngx.var
+      told = handlers[arg.arg_of](arg.arg_key, tonumber(arg.arg_cost))
+      told = told ~= true and tostring(told)
+    }]]),
+  location("mistakes", [[
+    for _, options in ipairs { 5, {}, { limiter = 5 }, { limiter = limits.one, dryrun = true },
+      { limiter = limits.one, timeout = "soon" } } do
+      ngx.say(select(2, pcall(neap.ngx.handler, options)))
+      ngx.say(select(2, pcall(neap.ngx.access, options)))
+    end]]),
+  location("engine", [[local e, counts = engine(), require "neap.runtime".current().counts
     ngx.say(tonumber(e.waiting), " ", tonumber(e.wakeups), " ", tonumber(e.granted), " ",
-      check(), " ", kept())]]),
+      check(), " ", kept(), " ", counts.sleeps, " ", counts.turns)]]),
   location("free", "ngx.say(limits[ngx.var.arg_of]:available())"),
   location("hold", HOLD:format "one"),
   location("callback", "assert(ngx.on_abort(function () ngx.exit(499) end))" .. HOLD:format "one"),
@@ -177,6 +197,7 @@ describe("nginx", function ()
       assert.same({ 0, 0 }, { now[1], now[4] })
       assert.equal(count, now[3])
       assert.is_true(now[2] <= count, "a head was asked more than once")
+      assert.equal(count, now[6], "each sleeps once, and is woken once")
       process.eventually(function () return numbers(server:get "/engine".body)[5] == 0 end)
     end)
 
@@ -225,6 +246,37 @@ describe("nginx", function ()
       assert.matches("access: key is missing", server:log "key is missing")
       assert.equal(200, server:get "/layered?key=ann".status)
       assert.equal(429, server:get "/layered?key=ann".status)
+    end)
+
+    it("does all that with a handler made once", function ()
+      local first, second = server:get "/made?of=hourly", server:get "/made?of=hourly"
+      assert.same({ 200, '"hourly";r=0;t=3600' }, { first.status, first.headers.ratelimit })
+      assert.same({ 418, "3600" }, { second.status, second.headers["retry-after"] })
+      assert.equal("nil\n", server:get "/made?of=dry".body)   -- told, not refused
+      for _, row in ipairs { { "ann", 200 }, { "ann", 200 }, { "ann", 429 }, { "bob", 200 } } do
+        local answer = server:get("/made?of=user&key=" .. row[1])
+        assert.same({ row[2], nil }, { answer.status, answer.headers.ratelimit }, row[1])
+      end
+      assert.equal(500, server:get "/made?of=user".status)
+      assert.equal('"calls";r=1000;t=0, "tokens";r=40;t=2160',
+        server:get "/made?of=tokens".headers.ratelimit)
+      assert.equal(429, server:get "/made?of=tokens".status)
+      assert.equal(200, server:get "/made?of=tokens&cost=40".status)
+      local holder = server:send "/made?of=one&s=0.2"
+      process.eventually(function () return free "one" == 0 end)
+      assert.equal(429, server:get "/made?of=one".status)
+      assert.equal("in\n", nginx.answers { holder }[1].body)
+      process.eventually(function () return free "one" == 1 end)
+    end)
+
+    it("says what is wrong with options", function ()
+      local told = server:get "/mistakes".body
+      for _, what in ipairs { "%l+: a table expected, got number",
+        "%l+: limiter: a limiter expected, got nil", "%l+: limiter: a limiter expected, got 5",
+        "%l+: option 'dryrun' is not known %(did you mean 'dry_run'%?%)", 'bad duration "soon"' } do
+        local _, count = told:gsub(what, "")
+        assert.equal(2, count, what .. ": " .. told)
+      end
     end)
 
     for path, how in pairs { hold = "at once, by the log phase", lost = "within a second or so",

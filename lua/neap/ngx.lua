@@ -34,11 +34,12 @@ local limiter = require "neap.limiter"
 local neap = require "neap"
 local runtime = require "neap.runtime"
 
-local error, ipairs, next, pairs, pcall = error, ipairs, next, pairs, pcall
+local error, next, pairs, pcall = error, next, pairs, pcall
 local tostring, type = tostring, type
 local ceil, max = math.ceil, math.max
 
 local OPTIONS = { "limiter", "key", "cost", "timeout", "status", "headers", "dry_run" }
+local AT_ONCE = { timeout = 0 }   -- what most ask; not to be changed
 local MANY = 1000   -- permits held, and no log phase seen yet
 local REAP_S = 1    -- between two looks for processes that died and held permits
 
@@ -82,6 +83,11 @@ local function outcome_of(status)
   return status >= 500 and "failure" or "success"
 end
 
+local function give(permit, outcome)
+  local ok, message = pcall(permit.give, permit, outcome)
+  if not ok then ngx.log(ngx.ERR, "neap: ", message) end
+end
+
 --- The handler of the log phase: what the request holds is given back, and when nginx ended it, it
 --- leaves the lines it stood in.
 ---@param outcome? "success"|"failure"|"ignore"  instead of what its status says
@@ -95,47 +101,57 @@ function nginx.log(outcome)
   if not list then return end
   held[request] = nil
   count = count - #list
-  for _, permit in ipairs(list) do
-    local ok, message = pcall(permit.give, permit, outcome or outcome_of(status))
-    if not ok then ngx.log(ngx.ERR, "neap: ", message) end
-  end
+  outcome = outcome or outcome_of(status)
+  give(list[1], outcome)   -- mostly there is one: see cost.lua for what a loop does to a trace
+  for i = 2, #list do give(list[i], outcome) end
 end
 
 -- ---- access ------------------------------------------------------------------------------------
 
---- The table that acquire is given.
-local function ask_for(options, level)
-  local given = { timeout = options.timeout or 0 }
-  local cost = options.cost
+local are_known = grammar.all_in(OPTIONS)
+
+local function check(verb, options, level)
+  if type(options) ~= "table" then
+    error(verb .. ": a table expected, got " .. type(options), level + 1)
+  end
+  if not are_known(options) then grammar.check_names(verb, options, OPTIONS, level + 1) end
+  if not limiter.is(options.limiter) then
+    error(verb .. ": limiter: a limiter expected, got " .. tostring(options.limiter), level + 1)
+  end
+end
+
+--- What acquire is given, or try_acquire, which knows no timeout.
+local function ask_for(kinds, key, cost, timeout, level)
+  if not kinds and type(cost) ~= "table" then
+    if not timeout then return cost end
+    if timeout == 0 and cost == nil then return AT_ONCE end
+    return { cost = cost, timeout = timeout }
+  end
+  local given = { timeout = timeout }
   if type(cost) == "table" then
     for name, value in pairs(cost) do given[name] = value end
   else
     given.cost = cost
   end
-  local key = options.key
-  for _, kind in ipairs(options.limiter.terms.keys or {}) do
-    given[kind.name] = type(key) == "table" and key[kind.name] or key
-    if given[kind.name] == nil then error("access: key is missing", level + 1) end
+  for i = 1, kinds and #kinds or 0 do
+    local name = kinds[i].name
+    given[name] = type(key) == "table" and key[name] or key
+    if given[name] == nil then error("access: key is missing", level + 1) end
   end
   return given
 end
 
 -- A limit per key alone is said the key first.
-local function acquire(one, given)
+local function ask(one, given, dry_run)
   local by = one.by
-  if not by then return one:acquire(given) end
+  if not by then
+    if dry_run then return one:try_acquire(given) end
+    return one:acquire(given)
+  end
   local key = given[by]
   given[by] = nil
+  if dry_run then return one:try_acquire(key, given.cost or given) end
   return one:acquire(key, given)
-end
-
-local function try(one, given)
-  given.timeout = nil
-  local by = one.by
-  if not by then return one:try_acquire(given) end
-  local key = given[by]
-  given[by] = nil
-  return one:try_acquire(key, given.cost or given)
 end
 
 local function status_of(why)
@@ -144,6 +160,10 @@ local function status_of(why)
 end
 
 local function refuse(options, why, wait_s)
+  if options.dry_run then
+    ngx.log(ngx.NOTICE, "neap: would refuse: ", options.limiter.name, ": ", why)
+    return nil, why, wait_s
+  end
   if wait_s then ngx.header["Retry-After"] = max(1, ceil(wait_s)) end
   return ngx.exit(options.status or status_of(why))
 end
@@ -166,25 +186,48 @@ end
 ---@return string? why
 ---@return number? wait_s
 function nginx.access(options)
-  if type(options) ~= "table" then
-    error("access: a table expected, got " .. type(options), 2)
-  end
-  grammar.check_names("access", options, OPTIONS, 2)
-  local one = options.limiter
-  if not limiter.is(one) then
-    error("access: limiter: a limiter expected, got " .. tostring(one), 2)
-  end
-  local given = ask_for(options, 2)
-  local permit, why, wait_s = (options.dry_run and try or acquire)(one, given)
+  check("access", options, 2)
+  local one, dry_run = options.limiter, options.dry_run
+  local timeout = not dry_run and (options.timeout or 0) or nil
+  local given = ask_for(one.terms.keys, options.key, options.cost, timeout, 2)
+  local permit, why, wait_s = ask(one, given, dry_run)
   if options.headers ~= false then fields.send(ngx.header, one, options.key) end
-  if permit then
+  if not permit then return refuse(options, why, wait_s) end
+  if one.reclaim or permit.guests then nginx.hold(permit) end
+  return permit
+end
+
+--- The same, made once, in init_by_lua:
+---
+---     init_by_lua_block   { … limit_users = neap.ngx.handler { limiter = users } }
+---     access_by_lua_block { limit_users(ngx.var.remote_addr) }
+---
+--- A request then leaves nothing to the collector, where `access` leaves a table of options and a
+--- permit, and that is most of what it costs: the collector looks at all that Lua has.
+---@param options table  as for access; `key` and `cost` are what is meant when a call says none
+---@return fun(key?: string|integer|table, cost?: integer|table): true?, string?, number?
+function nginx.handler(options)
+  check("handler", options, 2)
+  local own = {}
+  for name, value in pairs(options) do own[name] = value end
+  local one, dry_run, tells = own.limiter, own.dry_run, own.headers ~= false
+  local timeout = not dry_run and (own.timeout or 0) or nil
+  limiter.ns_of(timeout or 0, "timeout", 2)
+  local kinds, own_key, own_cost = one.terms.keys, own.key, own.cost
+  local usual = not kinds and ask_for(nil, nil, own_cost, timeout, 2)
+  return function (key, cost)
+    if key == nil then key = own_key end
+    local given = usual
+    if kinds or cost ~= nil then
+      if cost == nil then cost = own_cost end
+      given = ask_for(kinds, key, cost, timeout, 2)
+    end
+    local permit, why, wait_s = ask(one, given, dry_run)
+    if tells then fields.send(ngx.header, one, key) end
+    if not permit then return refuse(own, why, wait_s) end
     if one.reclaim or permit.guests then nginx.hold(permit) end
-    return permit
-  elseif not options.dry_run then
-    return refuse(options, why, wait_s)
+    return true
   end
-  ngx.log(ngx.NOTICE, "neap: would refuse: ", one.name, ": ", why)
-  return nil, why, wait_s
 end
 
 -- ---- life --------------------------------------------------------------------------------------

@@ -61,10 +61,11 @@ local POOL_MAX = 1024     -- idle semaphores kept
 ---@field others table?             what others share and somebody waits for; `asked` when it was
 ---  last asked, next after `step` ns; `reaped` when what the dead held was last given back
 ---@field tasks table<thread, neap.Task>
+---@field counts { sleeps: integer, turns: integer }
 local light = setmetatable({}, { __index = rounds })
 light.__index = light
 
-local function clock() return C.neap_loop_now(nil) end
+local function clock() return (C.neap_loop_now(nil)) end   -- in parentheses: see permit.new
 
 -- ---- semaphores --------------------------------------------------------------------------------
 
@@ -203,6 +204,7 @@ end
 local function drive_until_idle(self)
   repeat
     self.rung = false   -- a turn may ring for another: what is given back there lets others go
+    self.counts.turns = self.counts.turns + 1
     self:turn()
     local rung = self.bell:wait(rest(self))
   until not rung and self.count == 0
@@ -264,6 +266,7 @@ end
 local function park(self, waiter)
   local semaphore_ = waiter.semaphore
   while not waiter.status do
+    self.counts.sleeps = self.counts.sleeps + 1
     local ok, why = semaphore_:wait(ring(self) and PATIENCE_S or ALONE_S)
     if not ok and not waiter.status then
       if why ~= "timeout" then return why end
@@ -390,6 +393,8 @@ local module = {}
 
 ---@class neap.NgxRuntime : neap.Runtime
 ---@field look fun()   out of the lines with waiters that nginx has ended
+---@field counts { sleeps: integer, turns: integer }  how often somebody who waits was put to sleep,
+---  and how often the driver came
 
 --- Make one; in init_by_lua, so that every worker has its own.
 ---@param options { waiters_max: integer?, clock: "exact"|"cached"|nil }?
@@ -404,14 +409,16 @@ function module.new(options)
     error("clock: \"exact\" or \"cached\" expected, got " .. tostring(options.clock), 2)
   end
   local read = make()
-  local self
+  local self = { count = 0 }
   local rt = { loses = true }
   function rt.now_ns()
-    if self and self.count > 0 then ring(self) end
+    if self.count > 0 then ring(self) end
     return read()
   end
   self = rounds.open(rt, light.turn, function () end, options.waiters_max, 2, light)
   self.count, self.idle, self.posted = 0, {}, {}
+  self.counts = { sleeps = 0, turns = 0 }
+  rt.counts = self.counts
   self.looked, self.turned = 0LL, 0LL
   self.tasks = setmetatable({}, { __mode = "k" })
   rt.outside, rt.report = true, to_error_log
