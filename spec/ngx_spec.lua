@@ -29,12 +29,14 @@ local INIT = [[
 			guarded = neap.hybrid { neap.semaphore(5),
 				neap.breaker { failures = 2, cooldown = "1min", name = "guard" } },
 			layered = neap.layered { global = "1000/s", user = neap.per_key("1/min") },
+			tuned = neap.throttle("10/h burst 5", { name = "tuned" }),
 			tokens = neap.hybrid { calls = "1000/min", tokens = "100/h" },
 		}
 		handlers = {
 			hourly = neap.ngx.handler { limiter = limits.hourly, status = 418 },
 			user = neap.ngx.handler { limiter = limits.users, timeout = "1ms", headers = false },
 			tokens = neap.ngx.handler { limiter = limits.tokens, cost = { tokens = 60 } },
+			pair = neap.ngx.handler { limiter = limits.users, cost = 2 },
 			one = neap.ngx.handler { limiter = limits.one },
 			dry = neap.ngx.handler { limiter = limits.hourly, dry_run = true },
 		}
@@ -111,6 +113,10 @@ local SERVER = table.concat {
     local ok, permit = ngx.thread.wait(other)
     ngx.say(permit and permit:release() and "granted" or "stuck")
     ngx.say(limits.killed:available())]]),
+  location("two", "neap.ngx.hold(limits.lost:acquire()) error 'boom'", "one"),
+  location("tuned", "ngx.say 'in'", nil, [[access_by_lua_block {
+    if ngx.var.arg_to then limits.tuned:reconfigure(ngx.unescape_uri(ngx.var.arg_to)) end
+    neap.ngx.access { limiter = limits.tuned } }]]),
   location("late", "ngx.say 'ok'", nil, [[
     header_filter_by_lua_block {
       local held = limits.logged:acquire()
@@ -258,6 +264,8 @@ describe("nginx", function ()
         assert.same({ row[2], nil }, { answer.status, answer.headers.ratelimit }, row[1])
       end
       assert.equal(500, server:get "/made?of=user".status)
+      assert.equal(200, server:get "/made?of=pair&key=cat".status)
+      assert.equal(429, server:get "/made?of=pair&key=cat".status)
       assert.equal('"calls";r=1000;t=0, "tokens";r=40;t=2160',
         server:get "/made?of=tokens".headers.ratelimit)
       assert.equal(429, server:get "/made?of=tokens".status)
@@ -267,6 +275,17 @@ describe("nginx", function ()
       assert.equal(429, server:get "/made?of=one".status)
       assert.equal("in\n", nginx.answers { holder }[1].body)
       process.eventually(function () return free "one" == 1 end)
+    end)
+
+    it("tells of a limit as it is by now", function ()
+      local function told(path)
+        local headers = server:get(path).headers
+        return headers["ratelimit-policy"] .. " " .. headers.ratelimit:match "r=%d+"
+      end
+      assert.equal('"tuned";q=5;w=1800 r=4', told "/tuned")
+      assert.equal('"tuned";q=5;w=1800 r=3', told "/tuned")
+      assert.equal('"tuned";q=5;w=900 r=2', told "/tuned?to=20/h%20burst%205")
+      assert.equal('"tuned";q=9;w=1620 r=5', told "/tuned?to=20/h%20burst%209")
     end)
 
     it("says what is wrong with options", function ()
@@ -338,6 +357,8 @@ describe("nginx", function ()
       local elsewhere = server:get "/boom_elsewhere"
       assert.same({ 500, "oops" }, { elsewhere.status, elsewhere.body })
       process.eventually(function () return free "one" == 1 end)
+      assert.equal(500, server:get "/two".status)
+      process.eventually(function () return free "one" == 1 and free "lost" == 1 end)
     end)
 
     it("tells breakers how requests ended", function ()
