@@ -122,20 +122,24 @@ describe("a client", function ()
         "script -q -f -c 'stty cols 100 rows 30; exec redis-cli -p %s' %s >/dev/null"):format(
         worker.port, screen), "w"))
       local seen, all = 0, nil
-      for _, row in ipairs(rows) do
-        keyboard:write(row[1])
-        keyboard:flush()
-        process.eventually(function ()
-          local file = io.open(screen)
-          all = file and file:read "*a":gsub("\27%[[%d;]*%a", ""):gsub("\r", "") or ""
-          if file then file:close() end
-          local _, to = all:find(row[2], seen + 1, true)
-          seen = to or seen
-          return to
-        end)
-      end
+      local fine, problem = pcall(function ()
+        for _, row in ipairs(rows) do
+          keyboard:write(row[1])
+          keyboard:flush()
+          process.eventually(function ()
+            local file = io.open(screen)
+            all = file and file:read "*a":gsub("\27%[[%d;]*%a", ""):gsub("\r", "") or ""
+            if file then file:close() end
+            local _, to = all:find(row[2], seen + 1, true)
+            seen = to or seen
+            return to
+          end)
+        end
+      end)
+      if not fine then keyboard:write "\3\4" end   -- it ends, and so can we
       keyboard:close()
       os.remove(screen)
+      assert(fine, problem)
       return all
     end
 
