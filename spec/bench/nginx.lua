@@ -36,6 +36,7 @@ local HTTP = [[
 	init_by_lua_block {
 		package.path = package.path .. ";@here@/?.lua;@traffic@/?.lua"
 		neap = require "neap.ngx"
+		require "neap.ngx.store".at(ngx.config.prefix())
 		shared = assert(neap.segment(ngx.config.prefix() .. "segment"))
 		limit = "1000000000/s burst 1000000000"
 		own, all = neap.throttle(limit), shared:throttle("all", limit)
