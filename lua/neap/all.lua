@@ -145,8 +145,9 @@ end
 ---@param parts neap.Part[]
 ---@param level integer  whose mistake it is when there are too many
 ---@param guests? { cost: string|false, index: integer }[]  limits in Lua; they get their index
+---@param first? string[]  names that have the first indexes, whether a part is charged them or not
 ---@return neap.Terms
-local function build(parts, level, guests)
+local function build(parts, level, guests, first)
   local sums = grouped(parts)
   local flat, names, unnamed, costs, holds, abandoned = {}, {}, nil, 0, false, "ignore"
   local learners, breakers, shared, conditional = {}, {}, {}, false
@@ -158,6 +159,7 @@ local function build(parts, level, guests)
     costs = costs + 1
     return costs - 1
   end
+  for _, name in ipairs(first or {}) do index_of(name) end
   for _, sum in ipairs(sums) do
     for _, part in ipairs(sum.parts) do
       flat[#flat + 1] = part

@@ -81,9 +81,10 @@ end
 ---@param parts neap.Part[]
 ---@param level integer
 ---@param guests neap.Guest[]?  see neap.guest
+---@param first string[]?        see neap.all
 ---@return T
-function limiter.init(class, self, parts, level, guests)
-  self.terms = all.build(parts, level + 1, guests)
+function limiter.init(class, self, parts, level, guests, first)
+  self.terms = all.build(parts, level + 1, guests, first)
   self.waiting = {}
   self.parents = setmetatable({}, { __mode = "k" })
   if self.terms.holds or guests and guests.hold then self.reclaim = permit.reclaimer(self) end

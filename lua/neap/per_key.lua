@@ -30,7 +30,7 @@ local notation = require "neap.notation"
 local stats = require "neap.stats"
 local throttle = require "neap.throttle"
 
-local error, getmetatable, ipairs, newproxy, pairs = error, getmetatable, ipairs, newproxy, pairs
+local error, ipairs, pairs = error, ipairs, pairs
 local pcall, tonumber, tostring, type = pcall, tonumber, tostring, type
 
 local leaf_t = ffi.typeof "struct neap_limiter"
@@ -49,6 +49,7 @@ local MOST_SHARED = 2 ^ 13   -- what a segment has room for, unless told to have
 ---@field idle_ns ffi.cdata*?
 ---@field tables ffi.cdata*[]    struct neap_keyed, one per limit
 ---@field guards userdata[]      that close them
+---@field gone { closed: boolean? }   they did
 ---@field values neap.limit[]?   as written; nil: a function makes them
 ---@field makers neap.Makers?    of limiters that are more than a word
 ---@field holds boolean          a permit has something to give back
@@ -72,14 +73,6 @@ end
 
 -- ---- making -----------------------------------------------------------------------------------
 
---- Close a table when nobody is left who could use it. Not ffi.gc: permits that the collector gives
---- back at the very end still need it, and finalizers of userdata run after those of cdata.
-local function guard(table_)
-  local it = newproxy(true)
-  getmetatable(it).__gc = function () C.neap_keyed_close(table_) end
-  return it
-end
-
 --- A part with a table of its own, in which each key is like `like`; nil: as a maker says.
 local function part_of(self, like, part, level)
   local idle_ns = not self.lossless and self.idle_ns or 0
@@ -93,7 +86,7 @@ local function part_of(self, like, part, level)
   end
   if table_ == nil then error("per_key: no memory for " .. self.most .. " keys", level + 1) end
   self.tables[#self.tables + 1] = table_
-  self.guards[#self.guards + 1] = guard(table_)
+  self.guards[#self.guards + 1] = limits_of.guard(table_, self.gone)
   local leaf = leaf_t()
   leaf.kind, leaf.as.keyed = C.NEAP_KEYED, table_
   part.leaf, part.memory, part.keyed, part.key = leaf, self, self, self.by
@@ -429,8 +422,8 @@ function per_key:is_closed(hash) return self.shut[tostring(hash)] or false end
 ---  lossless; idle: forget keys not seen for so long; overrides: keys with limits of their own
 ---@return neap.PerKey
 return function (limits, options)
-  local self = { tables = {}, guards = {}, words = {}, owned = {}, overridden = 0, shut = {},
-    templates = {}, holds = false }
+  local self = { tables = {}, guards = {}, gone = {}, words = {}, owned = {}, overridden = 0,
+    shut = {}, templates = {}, holds = false }
   local made = type(limits) == "function"
   if limits == nil or limiter.is(limits) then
     error("per_key: a limit such as \"10/s\", several, or a function that makes a limiter expected",

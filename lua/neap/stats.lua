@@ -172,7 +172,9 @@ end
 
 local function by_id(set)
   local list, i = {}, 0
-  for one in pairs(set) do list[#list + 1] = one end
+  for one in pairs(set) do
+    if not (one.gone and one.gone.closed) then list[#list + 1] = one end
+  end
   sort(list, function (a, b) return a.id < b.id end)
   return function ()
     i = i + 1

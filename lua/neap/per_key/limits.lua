@@ -5,7 +5,7 @@ local leaves = require "neap.leaf"
 local notation = require "neap.notation"
 local window = require "neap.window"
 
-local error, tostring, type = error, tostring, type
+local error, getmetatable, newproxy, tostring, type = error, getmetatable, newproxy, tostring, type
 
 local leaf_t = ffi.typeof "struct neap_limiter"
 
@@ -99,6 +99,22 @@ function limits.check_change(old, new, mode, level)
     error(("reconfigure: %s cannot do %q, only \"keep\"%s"):format(notation.format(old),
       tostring(mode), keeps.reset and " and \"reset\"" or ""), level + 1)
   end
+end
+
+--- Close a table when nobody is left who could use it. Not ffi.gc: permits that the collector gives
+--- back at the very end still need it, and finalizers of userdata run after those of cdata. Where a
+--- runtime that ends with it still refers to the limiter, lists have that for another round of the
+--- collector: `gone.closed` says not to ask it.
+---@param table_ ffi.cdata*  struct neap_keyed
+---@param gone { closed: boolean? }
+---@return userdata
+function limits.guard(table_, gone)
+  local it = newproxy(true)
+  getmetatable(it).__gc = function ()
+    gone.closed = true
+    C.neap_keyed_close(table_)
+  end
+  return it
 end
 
 return limits
