@@ -17,8 +17,9 @@ local C, Cc, Cg, Cp, Ct = lpeg.C, lpeg.Cc, lpeg.Cg, lpeg.Cp, lpeg.Ct
 
 --- What neap exports, and the classes that users get from there.
 local CLASSES = { "limiter", "permit", "registry", "reporter", "retry/state", "retry/outcome",
-  "headers/rules", "headers/structured", "policy/address", "policy/json", "runtime/manual",
-  "runtime/ev", "runtime/host", "runtime/rounds", "stats", "task" }
+  "headers/rules", "headers/structured", "policy/address", "policy/json", "policy/live",
+  "policy/feedback", "runtime/manual", "runtime/ev", "runtime/host", "runtime/rounds", "stats",
+  "task" }
 
 local function contents(path)
   local file = assert(io.open(path))

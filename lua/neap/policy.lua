@@ -187,6 +187,19 @@ function policy.load(path, options)
   return policy.parse(text, path, options)
 end
 
+--- Open a file's policies in this program: limiters under their names (see neap.policy.live).
+---
+---     local policies = neap.policy.open "examples/policies/game.lua"
+---     print(policies.world:try_acquire { player = 7, move = 1 })   --> "permit of world"
+---
+---@param source string|neap.tree  a path, or what `policy.load` gave
+---@param options? table           as for neap.policy.live
+---@return table<string, neap.LivePolicy>?
+---@return any? problem            what is wrong with it; a text as a text
+function policy.open(source, options)
+  return require "neap.policy.live".open(source, options)
+end
+
 policy.supported = check.supported
 policy.compare = diff.compare
 policy.rehearse = rehearse

@@ -23,9 +23,8 @@ local check = {}
 --- here is read and checked, and refused by who is to hold to it; whoever brings it switches it on.
 check.supported = { rate = true, in_flight = true, unlimited = true, closed = true, burst = true,
   smooth = true, sliding = true, fixed = false, doc = true, limits = true, lease = true,
-  per = false, override = false, estimate = false, backoff = false, breaker = false,
-  adaptive = false, queue = false, retry = false, shed = false, on = false, start = false,
-  on_change = false }
+  per = true, override = true, estimate = true, backoff = true, breaker = true, adaptive = true,
+  queue = true, retry = true, shed = true, on = true, start = false, on_change = false }
 
 local LONGEST_DOC = 4096
 local CATEGORIES = { "acquire", "read", "events", "admin" }
