@@ -63,7 +63,7 @@ describe("a client", function ()
           cli("NEAP.ACQUIRE onr", options))
       end
       assert.equal("(integer) 0\n", cli "NEAP.RELEASE nothing")
-      assert.equal('1) "policy"\n2) "pair"\n3) "waiting"\n',
+      assert.equal(' 1) "policy"\n 2) "pair"\n 3) "waiting"\n',
         cli "NEAP.SNAPSHOT pair":match "^.-\n.-\n.-\n")
       assert.equal('1# "policy" => "pair"\n2# "waiting" => (integer) 0\n',
         cli("NEAP.SNAPSHOT pair", "-3"):match "^.-\n.-\n")
@@ -148,15 +148,15 @@ describe("a client", function ()
       local screen = at_a_terminal {
         { "", prompt },
         { "NEAP.ACQUIRE ",
-          prompt .. "NEAP.ACQUIRE policy [COST [limit] n [COST [limit] n ...]] [BLOCK mi" },
+          prompt .. "NEAP.ACQUIRE policy [BY scope value [BY scope value ...]] [COS" },
         { "pair\r",
           '1) "GRANTED"\n2) (nil)\n3) (integer) 0\n4) (integer) -1\n5) ""\n' .. prompt },
         { "NEAP.SN\t", prompt .. "NEAP.SNAPSHOT policy" },
-        { " pair\r", '\n2) "pair"\n' },
-        { "help @neap\r", "NEAP.ACQUIRE policy [COST" },
+        { " pair\r", '\n 2) "pair"\n' },
+        { "help @neap\r", "NEAP.ACQUIRE policy [BY scope value" },
         { "", "NEAP.LIMIT key limit [COST cost] [BLOCK milliseconds] [PEEK]" },
-        { "", "NEAP.RELEASE lease [OK|FAIL|IGNORE] [USED limit n [USED limit n ...]]" },
-        { "", "NEAP.SNAPSHOT policy" },
+        { "", "NEAP.RELEASE lease [OK|FAIL|IGNORE] [STATUS status]" },
+        { "", "NEAP.SNAPSHOT policy [BY scope value" },
         { "quit\r", "quit\n" },
       }
       assert.falsy(screen:find "[Ww]arning", screen)

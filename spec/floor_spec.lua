@@ -98,7 +98,7 @@ describe("floor", function ()
         { "COMMAND GETKEYS EXISTS a b", '1) "a"\n2) "b"' },
         { "COMMAND GETKEYS PING", "(error) ERR The command has no key arguments" },
         { "COMMAND GETKEYS FOO", "(error) ERR Invalid command specified" },
-        { "COMMAND LIST FILTERBY PATTERN 'neap.re*'", '1) "neap.release"' },
+        { "COMMAND LIST FILTERBY PATTERN 'neap.rel*'", '1) "neap.release"' },
         { "COMMAND INFO foo", "1) (nil)" },
         { "COMMAND DOCS foo", "(empty array)", "(empty hash)" },
       }
@@ -108,7 +108,8 @@ describe("floor", function ()
 
     it("gives redis-cli its help", function ()
       local help = output_of("printf 'help NEAP.ACQUIRE\nhelp @neap\n' | redis-cli -p " .. port)
-      assert.matches("policy %[COST %[limit%] n %[COST %[limit%] n %.%.%.%]%] %[BLOCK mill", help)
+      assert.matches("policy %[BY scope value %[BY scope value %.%.%.%]%] %[COST %[limit%] n "
+        .. "%[COST %[limit%] n %.%.%.%]%] %[PRIO priority%] %[BLOCK mill", help)
       for _, name in ipairs { "ACQUIRE", "RELEASE", "LIMIT", "SNAPSHOT", "LIST" } do
         assert.matches("NEAP." .. name, help)
       end

@@ -266,7 +266,7 @@ describe("the worker's HTTP", function ()
         "/v1/check/openai?cost.inptu=1" },
       { "400 COST needs a whole number from 0 to 9007199254740992, got '-1'",
         "/v1/check/api?cost.rps=-1" },
-      { "400 option BY is not supported by this version", "/v1/check/api?by.tenant=42" },
+      { "400 unknown scope 'tenant' in policy 'api'", "/v1/check/api?by.tenant=42" },
       { "400 bad wait '5'", "/v1/check/api?wait=5" },
       { "400 deny is a status from 400 to 599", "/v1/check/api?deny=200" },
       { "400 option ID is said twice", "/v1/check/api?id=a&id=b" },

@@ -195,7 +195,7 @@ describe("the worker", function ()
   it("settles what was really used, up or down, without waiting", function ()
     local c = connect()
     local function input()
-      local limits = ask(c, "NEAP.SNAPSHOT", "openai")[10]
+      local limits = ask(c, "NEAP.SNAPSHOT", "openai")[12]
       return limits[2][6]
     end
     local one = lease(c, "NEAP.ACQUIRE", "openai", "COST", "input", 600)
@@ -300,7 +300,7 @@ describe("the worker", function ()
       { "ERR COST needs a whole number from 0 to 9007199254740992, got nothing",
         "NEAP.ACQUIRE", "api", "COST", "rps" },
       { "ERR option PEEK is said twice", "NEAP.ACQUIRE", "api", "PEEK", "PEEK" },
-      { "ERR option BY is not supported by this version", "NEAP.ACQUIRE", "api", "BY", "t", "1" },
+      { "ERR unknown scope 't' in policy 'api'", "NEAP.ACQUIRE", "api", "BY", "t", "1" },
       { "ERR ID needs a token of 1 to 128 bytes", "NEAP.ACQUIRE", "api", "ID", "" },
       { "ERR bad limit '10/x': unknown time unit 'x'", "NEAP.LIMIT", "k", "10/x" },
       { "ERR NEAP.LIMIT takes a rate such as '10/s burst 20', got '3 in flight'; declare a policy "

@@ -128,7 +128,9 @@ end
 -- ---- run ---------------------------------------------------------------------------------------
 
 local function run(files, options)
-  local tree = load(files[1], { supported = policy.supported }, not options.verbose)
+  options.host = {}
+  local tree = load(files[1], { supported = policy.supported, host = options.host },
+    not options.verbose)
   if not tree then return WRONG end
   if options.verbose and not jit.status() then
     complain("the JIT compiler is off: this process may not make pages executable")

@@ -11,11 +11,14 @@ local desk = require "neap.worker.desk"
 local events = require "neap.worker.events"
 local floor = require "neap.worker.floor"
 local http = require "neap.worker.http"
+local look = require "neap.worker.look"
 local manual = require "neap.worker.manual"
 local pubsub = require "neap.worker.pubsub"
+local report = require "neap.worker.report"
+local runtime = require "neap.runtime"
 local stream = require "neap.worker.stream"
 
-local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
+local error, ipairs, setmetatable, tonumber = error, ipairs, setmetatable, tonumber
 
 local WAITERS_MAX = 2 ^ 18      -- parked callers and leases at once; 32 MB when all are used
 local CLIENTS_MAX = 10000
@@ -28,10 +31,15 @@ local worker = {}
 
 local DESK = {
   ["NEAP.ACQUIRE"] = desk.acquire,
-  ["NEAP.RELEASE"] = desk.release,
   ["NEAP.LIMIT"] = desk.limit,
-  ["NEAP.SNAPSHOT"] = desk.snapshot,
-  ["NEAP.LIST"] = desk.list,
+  ["NEAP.RELEASE"] = report.release,
+  ["NEAP.REPORT"] = report.report,
+  ["NEAP.BACKOFF"] = report.backoff,
+  ["NEAP.BREAKER"] = report.breaker,
+  ["NEAP.SNAPSHOT"] = look.snapshot,
+  ["NEAP.EXPLAIN"] = look.explain,
+  ["NEAP.TOP"] = look.top,
+  ["NEAP.LIST"] = look.list,
 }
 
 --- The desk's commands and those about events, as the table of commands wants them.
@@ -45,6 +53,19 @@ local function own_commands(self)
     }, { __index = entry })
   end
   return list
+end
+
+--- What the library's modules see of a worker: an engine and a clock (see neap.runtime). Nothing
+--- waits in a worker's turn but its clients.
+local function runtime_of(self)
+  local function never() error("nothing can wait in a worker", 0) end
+  return { engine = self.engine, now_ns = self.clock, waiters_max = WAITERS_MAX,
+    now = function () return tonumber(self.clock()) / 1e9 end,
+    report = function (text) io.stderr:write("neap: ", text, "\n") end,
+    wait = never, sleep = never, spawn = never, run = never,
+    cancel = function (ticket)
+      return C.neap_engine_cancel(self.engine, ticket, self.clock()) == 1
+    end }
 end
 
 --- 16 bytes that strangers cannot know.
@@ -88,7 +109,10 @@ end
 ---@return neap.Worker?
 ---@return string? message
 function worker.open(tree, options)
-  local books, message = accounts.new(tree)
+  local self
+  local books, message = accounts.new(tree, { guard = options.guard, listener = function (...)
+    if self then self.events:emit(...) end
+  end })
   if not books then return nil, message end
   local random
   random, message = secret()
@@ -96,7 +120,7 @@ function worker.open(tree, options)
   local loop = C.neap_loop_open(SLACK_NS)
   if loop == nil then return nil, "the system refuses an event loop, error " .. ffi.errno() end
   local clock = options.clock or function () return C.neap_loop_now(loop) end
-  local self = {
+  self = {
     loop = loop, clock = clock, server = C.neap_server_open(loop, CLIENTS_MAX),
     engine = C.neap_engine_open(WAITERS_MAX, clock()),
     keys = C.neap_keys_open(KEYS_MAX, random), handlers = {},
@@ -109,6 +133,7 @@ function worker.open(tree, options)
     worker.close(self)
     return nil, "there is not enough memory"
   end
+  self.runtime = runtime_of(self)
   if #tree.users > 0 then C.neap_server_guard(self.server) end
   C.neap_server_throttle(self.server, self.keys)
   self.events = events.new { clock = clock, wall = os.time,
@@ -184,11 +209,22 @@ function worker.turn(self, until_ns)
   C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
   local now = self.clock()
   if now > due and due > 0 then C.neap_waits_add(self.lag.waits, now - due) end
+  local before = runtime.use(self.runtime)
   serve(self)                -- first: who has hung up is granted nothing
   while tell(self) do end
   now = self.clock()
   self.events:flush(now)
   self.stream:tick(now)
+  runtime.use(before)
+end
+
+--- Hooks are called while a thread looks on, which names one that does not come back.
+local function guarded()
+  local watch
+  return function (policy, hook, fn)
+    watch = watch or require "neap.policy.watch" ()
+    return watch:over(policy, hook, fn)
+  end
 end
 
 local function is_over(signals)
@@ -198,12 +234,17 @@ end
 --- Serve until SIGINT or SIGTERM. Then nothing more is granted, those who wait are told, and
 --- what is written is sent.
 ---@param tree neap.tree
----@param options { listen: string[]?, http: string[]?, verbose: boolean? }
+---@param options { listen: string[]?, http: string[]?, verbose: boolean?, host: neap.policy.Host? }
+---  host: what the file's hooks were lent when it was read; it gets a clock and events
 ---@return boolean ok
 ---@return string? message
 function worker.run(tree, options)
+  options.guard = guarded()
   local self, message = worker.open(tree, options)
   if not self then return false, message end
+  local host = options.host or {}
+  function host.now() return tonumber(self.clock()) / 1e9 end
+  function host.emit(event, fields) self.events:emit("-", event, fields or {}) end
   local address, i = C.neap_server_address(self.server, 0), 0
   while address ~= nil do
     local what = i < self.resp_count and "listening on " or "speaking HTTP on "
@@ -221,6 +262,7 @@ function worker.run(tree, options)
     signals = C.neap_loop_signals(self.loop)
   until self.over or is_over(signals)
 
+  runtime.use(self.runtime)
   C.neap_server_drain(self.server)
   self.desk:drain()
   local give_up = C.neap_loop_now(self.loop) + DRAIN_NS

@@ -1,21 +1,24 @@
---- Accounts: what the worker grants permits from. One per declared policy, under its name; and one
---- per key of NEAP.LIMIT, made by the first who asks and dropped once time has refilled it.
+--- Accounts: what the worker grants permits from. One per declared policy, under its name, which is
+--- a live policy (neap.policy.live) and what its callers have of it; and one per key of NEAP.LIMIT,
+--- made by the first who asks and dropped once time has refilled it.
 ---
 --- An account is a composite for the engine (struct neap_all) with the names of its limits beside
---- it: limit i is charged by cost i - 1, so any of them can be asked for its own amount.
+--- it: limit i is charged by cost i - 1, so any of them can be asked for its own amount. A policy
+--- has one for each set of scopes that callers name; `all` is that of none.
 local ffi = require "ffi"
 local C = require "neap.engine"
 local leaf_of = require "neap.leaf"
 local glob = require "neap.worker.glob"
+local live = require "neap.policy.live"
 local notation = require "neap.notation"
-local window = require "neap.window"
+local top = require "neap.worker.top"
 
-local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
+local ipairs, next, setmetatable, tonumber = ipairs, next, setmetatable, tonumber
 
 local leaves_t = ffi.typeof "struct neap_limiter[?]"
 local terms_t = ffi.typeof "struct neap_term[?]"
-local stats_t, waits_t = ffi.typeof "struct neap_stats", ffi.typeof "struct neap_waits"
 local all_t = ffi.typeof "struct neap_all"
+local costs_t = ffi.typeof "int64_t[8]"
 
 local MOST_KEYS = 100000     -- of NEAP.LIMIT alive at once; some 500 bytes each
 local SWEEP = 64             -- entries looked at for each new key when there are as many
@@ -34,50 +37,108 @@ local MOST_TEXTS = 1000      -- limits read, kept by their text
 ---@field leases integer                 leases out
 ---@field waited integer                 callers granted after a wait, ever
 ---@field verdicts table<string, table<string, integer>>  how often each was said, by what bound
+---@field ones ffi.cdata*                int64_t[8]: what a call costs that says nothing
+---@field held table<integer, boolean>   limits whose permits are given back as a whole
+---@field scopes table<string, true>     names that callers can say
+---@field expired integer                leases whose time was up, ever
 ---@field counts ffi.cdata*?             struct neap_stats of a policy, with `waits`
 ---@field waits ffi.cdata*?
+---@field live neap.LivePolicy?          of a policy
+---@field costs string[]?                of a policy: names by their number
+---@field estimates boolean?             it has a hook that says what calls cost
+---@field told boolean?                  it has no limits of its own
+---@field queues boolean?                its callers wait in a queue
+---@field tops table<string, neap.Top>?  of a policy: who used most, by scope
 local account = {}
 account.__index = account
 
 local function no_verdicts() return { GRANTED = {}, RETRY = {}, NEVER = {}, SHED = {} } end
 
---- An account over named limits.
+local function new(name, verdicts)
+  return setmetatable({
+    name = name, limits = {}, index = {}, bound = {}, waiting = 0, leases = 0, waited = 0,
+    held = {}, scopes = {}, leased = false, ttl_ns = 60e9, verdicts = verdicts, expired = 0,
+  }, account)
+end
+
+local ONE = costs_t(1, 0)
+
+--- An account of one rate.
 ---@param name string
----@param limits { name: string, notation: neap.limit }[]  in order; the first is the default
+---@param value neap.limit
 ---@param verdicts table  where they are counted
 ---@return neap.Account?
----@return string? message  which limit does not fit the engine
-local function open(name, limits, verdicts)
-  local self = setmetatable({
-    name = name, limits = {}, index = {}, bound = {}, waiting = 0, leases = 0,
-    waited = 0, leased = false, ttl_ns = 60e9, verdicts = verdicts,
-  }, account)
-  local leaves, terms = leaves_t(#limits), terms_t(#limits)
-  local count = 0
-  for i, limit in ipairs(limits) do
-    local value = limit.notation
-    local entry = { name = limit.name, text = notation.format(value), value = value }
-    self.limits[i], self.index[limit.name] = entry, i
-    if value.kind ~= "unlimited" then
-      local leaf, term = leaves[count], terms[count]
-      local entries
-      if value.mode == "sliding" then entry.log, entries = window.log_for(value.amount, nil, 1) end
-      if not leaf_of.init(leaf, value, entry.log, entries) then
-        return nil, ("limit '%s' of '%s': %s does not fit: at most 6 tokens per ns, and a burst "
-          .. "below 2^59"):format(limit.name, name, entry.text)
-      end
-      entry.leaf = leaf
-      term.limiter, term.cost = leaf, i - 1
-      term.multiplier = leaf_of.multiplier(value)
-      self.bound[count] = limit.name
-      count = count + 1
-      self.leased = self.leased or value.kind == "in_flight"
-    end
+---@return string? message  it does not fit the engine
+local function of_rate(name, value, verdicts)
+  local self = new(name, verdicts)
+  local leaves, terms = leaves_t(1), terms_t(1)
+  local entry = { name = "limit", text = notation.format(value), value = value, leaf = leaves[0] }
+  if not leaf_of.init(entry.leaf, value) then
+    return nil, ("limit 'limit' of '%s': %s does not fit: at most 6 tokens per ns, and a burst "
+      .. "below 2^59"):format(name, entry.text)
   end
+  terms[0].limiter, terms[0].multiplier = entry.leaf, 1
+  self.limits[1], self.index.limit, self.bound[0], self.ones = entry, 1, "limit", ONE
   self.leaves, self.terms = leaves, terms   -- the composite points into them
   self.all = all_t()
-  C.neap_all_init(self.all, terms, count)
+  C.neap_all_init(self.all, terms, 1)
   return self
+end
+
+--- Which limits are held, not used up.
+local function held_of(policy)
+  local held = {}
+  local function look(limits)
+    for _, limit in ipairs(limits) do
+      local index = policy.index[limit.name]
+      held[index] = held[index] or limit.value.kind == "in_flight"
+    end
+  end
+  look(policy.limits)
+  for _, scope in ipairs(policy.scopes) do look(scope.limits) end
+  return held
+end
+
+--- An account of a policy.
+---@param declared neap.policy
+---@param options table  as for neap.policy.live
+---@return neap.Account?
+---@return string? message  what the engine cannot hold to
+local function of_policy(declared, options)
+  local policy, message = live.new(declared, options)
+  if not policy then return nil, message end
+  local self = new(declared.name, no_verdicts())
+  local none, all = policy:variant(0), policy:variant(2 ^ #policy.scopes - 1)
+  self.live, self.doc, self.limits, self.index = policy, policy.doc, policy.limits, policy.index
+  self.costs, self.ones, self.scopes = policy.costs, policy.ones, policy.names
+  self.all, self.bound, self.terms = none.terms.all, none.bound, none.terms
+  self.counts, self.waits, self.held = policy.counts, policy.waits, held_of(policy)
+  self.queues = policy.queue ~= nil
+  self.estimates, self.told = declared.estimate ~= nil, #policy.limits == 0
+  self.ttl_ns = declared.lease.ttl_ns
+  self.leased = all.terms.holds or #declared.lease.settle > 0
+  self.tops = {}
+  for _, scope in ipairs(policy.scopes) do self.tops[scope.name] = top.new() end
+  return self
+end
+
+--- What a call costs, where that takes more than its own words.
+---@param options neap.AcquireOptions
+---@return boolean? fine
+---@return string? err
+function account:charge(options)
+  local fields, said = {}, options.said or {}
+  for _, part in ipairs { options.by or {}, said } do
+    for name, value in next, part do fields[name] = value end
+  end
+  local known = {}
+  for name, n in next, said do
+    if self.index[name] then known[name] = n end
+  end
+  local costs, message = self.live:costs_of(known, fields)
+  if not costs then return nil, ("ERR %s in policy '%s'"):format(message, self.name) end
+  for i, name in ipairs(self.costs) do options.cost[i - 1] = costs[name] end
+  return true
 end
 
 --- Count what its callers are told.
@@ -95,7 +156,9 @@ function account:level(i, now)
   local leaf = self.limits[i].leaf
   if not leaf then return nil end
   if self.limits[i].value.kind == "closed" then return 0, 0 end
-  return tonumber(C.neap_limiter_available(leaf, now)), tonumber(C.neap_limiter_capacity(leaf))
+  local capacity = C.neap_limiter_capacity(leaf)
+  if leaf.kind == C.NEAP_ADAPTIVE then capacity = leaf.as.adaptive.limit end
+  return tonumber(C.neap_limiter_available(leaf, now)), tonumber(capacity)
 end
 
 ---@class neap.Accounts
@@ -107,21 +170,20 @@ accounts.__index = accounts
 
 --- The accounts of a policy tree.
 ---@param tree neap.tree
----@param keys_max integer?  keys of NEAP.LIMIT alive at once, 100,000 unless told
+---@param options? table  keys_max: keys of NEAP.LIMIT alive at once, 100,000 unless told; the
+---  others as for neap.policy.live
 ---@return neap.Accounts?
 ---@return string? message
-function accounts.new(tree, keys_max)
+function accounts.new(tree, options)
+  options = options or {}
   local self = setmetatable({
-    names = {}, policies = {}, keys = {}, ring = {}, hand = 0, keys_max = keys_max or MOST_KEYS,
+    names = {}, policies = {}, keys = {}, ring = {}, hand = 0,
+    keys_max = options.keys_max or MOST_KEYS,
     texts = {}, texts_count = 0, verdicts = no_verdicts(),
   }, accounts)
   for i, declared in ipairs(tree.policies) do
-    local made, message = open(declared.name, declared.limits, no_verdicts())
+    local made, message = of_policy(declared, options)
     if not made then return nil, message end
-    made.doc, made.counts, made.waits = declared.doc, stats_t(), waits_t()
-    made.counts.waits, made.all.stats = made.waits, made.counts
-    made.ttl_ns = declared.lease.ttl_ns
-    made.leased = made.leased or #declared.lease.settle > 0
     self.names[i], self.policies[declared.name] = declared.name, made
   end
   return self
@@ -208,7 +270,7 @@ function accounts:key(engine, key, text, now)
       self.keys_max)
   end
   local message
-  entry, message = open(key, { { name = "limit", notation = value } }, self.verdicts)
+  entry, message = of_rate(key, value, self.verdicts)
   if not entry then return nil, "ERR " .. message end
   self.keys[key], self.ring[#self.ring + 1] = entry, entry
   return entry

@@ -2,7 +2,7 @@
 --- such, is in X-Neap-Lease. 429, or another status that was asked for: it may not, and Retry-After
 --- says when it could.
 ---
----     /v1/check/POLICY?cost=2&cost.input=900&wait=200ms&deny=403&id=job-7&ttl=30s
+---     /v1/check/POLICY?by.tenant=42&cost=2&cost.input=900&wait=200ms&deny=403&id=job-7&ttl=30s
 ---     /v1/check               X-Neap-Policy: openai     X-Neap-Cost: 2, input=900
 ---     /v1/check/POLICY/...    X-Neap-Wait: 200ms        X-Neap-Deny: 403     X-Neap-Id, X-Neap-Ttl
 ---
@@ -23,6 +23,7 @@ local object, value = json.object, json.value
 
 local DENIED, DRAINING = 429, 503
 local DIGITS = 999999999999999   -- the largest integer of a structured field
+local REPORTS = { status = "STATUS", retry_after = "RETRY-AFTER", latency_us = "LATENCY" }
 local OUTCOMES = { ok = "OK", fail = "FAIL", ignore = "IGNORE" }
 
 local check = {}
@@ -41,7 +42,7 @@ local function unknown(name, words)
     meant and (" (did you mean '%s'?)"):format(meant) or "")
 end
 
-local PARAMETERS = { "cost", "wait", "ttl", "id", "deny" }
+local PARAMETERS = { "cost", "wait", "ttl", "id", "prio", "deny" }
 
 --- The words that NEAP.ACQUIRE would have, and the status of a denial.
 ---@param policy string
@@ -65,6 +66,8 @@ local function acquire_words(policy, parameters)
       add("COST", given)
     elseif name == "id" then
       add("ID", given)
+    elseif name == "prio" then
+      add("PRIO", given)
     elseif name == "wait" or name == "ttl" then
       ms, problem = milliseconds(name, given)
       if not ms then return nil, problem end
@@ -196,8 +199,10 @@ function check.release_words(request)
         words[#words + 1] = OUTCOMES[given]
       elseif name == "outcome" then
         return nil, "an outcome is ok, fail or ignore"
+      elseif REPORTS[name] then
+        words[#words + 1], words[#words + 2] = REPORTS[name], given
       else
-        return nil, unknown(name, { "outcome", "used" })
+        return nil, unknown(name, { "outcome", "used", "status", "retry_after", "latency_us" })
       end
     end
   end

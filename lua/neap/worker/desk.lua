@@ -5,8 +5,9 @@
 ---     GRANTED | RETRY | NEVER | SHED   lease or nil   waited ms   retry after ms   what bound
 ---
 --- RETRY is "not now", with the earliest time that could be (0: not known, some lease must come
---- back first); NEVER is a cost above a capacity; SHED is a full queue or a worker going down.
---- These are answers. Errors are for words that make no sense, and then nothing has happened.
+--- back first); NEVER is a cost above a capacity; SHED is an open breaker, a full queue, no room
+--- for another key, or a worker going down. These are answers. Errors are for words that make no
+--- sense, and then nothing has happened.
 ---
 --- A caller that waits is parked: the server reads no further command of it and the engine holds
 --- its place under a ticket. Its hanging up cancels the ticket, unless another connection waits
@@ -17,18 +18,19 @@ local leases = require "neap.worker.leases"
 local tail = require "neap.worker.tail"
 
 local ipairs, pairs, setmetatable, tonumber = ipairs, pairs, setmetatable, tonumber
-local int64, max, min = ffi.typeof "int64_t", math.max, math.min
+local int64, max = ffi.typeof "int64_t", math.max
 local remove = table.remove
 
 local GRANTED, WAITING, NEVER = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
 local CANCELLED, WOKEN, QUEUE_FULL = C.NEAP_CANCELLED, C.NEAP_WOKEN, C.NEAP_QUEUE_FULL
-local OUTCOMES = { OK = C.NEAP_SUCCESS, FAIL = C.NEAP_FAILURE, IGNORE = C.NEAP_IGNORE }
+local SHED = C.NEAP_SHED
 local KEY_BYTES = 1024
 
 local id_key = leases.id_key
 local request_t = ffi.typeof "struct neap_request"
 local request, answer = request_t(), ffi.new "struct neap_answer"
 local nothing = ffi.new "int64_t[8]"
+local COSTS, REQUEST = ffi.sizeof(nothing), ffi.sizeof(request)
 
 ---@class neap.Desk
 ---@field server ffi.cdata*
@@ -51,12 +53,15 @@ desk.__index = desk
 function desk.new(server, engine, accounts, secret, clock, events)
   local no_limit = ffi.new "struct neap_all"
   C.neap_all_init(no_limit, ffi.new "struct neap_term[1]", 0)
-  return setmetatable({
+  local self = setmetatable({
     nothing = no_limit, server = server, engine = engine, accounts = accounts, clock = clock,
     events = events, leases = leases.new(engine, secret),
     by_ticket = {}, by_client = {}, by_id = {},   -- parked
+    alarms = {},   -- accounts, by the ticket of what wakes us for their sake
     voices = {}, shed = 0, undone = 0, granted = 0, draining = false,
   }, desk)
+  self.leases.ended = function (account) self:look_at(account) end
+  return self
 end
 
 -- ---- replies ----------------------------------------------------------------------------------
@@ -83,6 +88,9 @@ local function verdict(self, client, word, lease, waited_ms, retry_ms, bound)
   C.neap_reply_bulk(reply, bound, #bound)
 end
 
+--- An error, which is all that happens.
+function desk:fail(client, text) fail(self, client, text) end
+
 --- From now to an instant, in whole ms: up, so that whoever waits so long does not come early.
 local function until_ms(at, now)
   if at >= C.neap_on_give then return 0 end
@@ -91,34 +99,67 @@ end
 
 local function since_ms(since, at) return max(0, tonumber((at - since) / 1000000)) end
 
-local function bound_name(account, term) return account.bound[term] or "" end
+--- What happened to a policy is told, now and when time alone brings it about.
+---@param account neap.Account
+function desk:look_at(account)
+  local policy = account.live
+  if not (policy and policy.watched) then return end
+  policy:notice()
+  local at = policy:next_change()
+  if account.alarm and account.alarm_at ~= at then
+    self.alarms[account.alarm] = nil
+    C.neap_engine_cancel(self.engine, account.alarm, self.clock())
+    account.alarm = nil
+  end
+  if account.alarm or at >= C.neap_horizon then return end
+  local ticket = tonumber(C.neap_engine_sleep(self.engine, at, self.clock()))
+  if ticket ~= 0 then self.alarms[ticket], account.alarm, account.alarm_at = account, ticket, at end
+end
 
 -- ---- asking -----------------------------------------------------------------------------------
 
 --- Each limit is charged 1 unless told otherwise.
 local function ones(account)
-  for i = 0, 7 do request.cost[i] = i < #account.limits and 1 or 0 end
+  ffi.copy(request.cost, account.ones, COSTS)
   return request.cost
 end
 
---- What events name an account by: of keys there is no end, so they are the worker's own.
-local function policy_of(account) return account.counts and account.name or "-" end
+--- Tell of an event: of a policy, or, of keys, for of these there is no end, as the worker's own.
+local function emit(self, account, event, fields, n)
+  if account.live then return account.live:emit(event, fields, n) end
+  self.events:emit("-", event, fields, n)
+end
+
+--- No loop: one that is left at once keeps what is around it from being compiled.
+local function tell_each(self, clients, i, word, lease, waited_ms, retry_ms, bound)
+  if not clients[i] then return end
+  verdict(self, clients[i], word, lease, waited_ms, retry_ms, bound)
+  if clients[i + 1] then
+    return tell_each(self, clients, i + 1, word, lease, waited_ms, retry_ms, bound)
+  end
+end
 
 --- Answer all who ask together: usually one, more when several sent the same ID.
 local function tell(self, party, word, lease, waited_ms, retry_ms, bound)
   if word == "SHED" and #party.clients > 0 then
     self.shed = self.shed + 1
-    self.events:emit(policy_of(party.account), "shed", { bound = bound }, #party.clients)
+    emit(self, party.account, "shed", { bound = bound }, #party.clients)
   end
   party.account:tell(word, bound, #party.clients)
-  for _, client in ipairs(party.clients) do
-    verdict(self, client, word, lease, waited_ms, retry_ms, bound)
-  end
+  tell_each(self, party.clients, 1, word, lease, waited_ms, retry_ms, bound)
 end
 
---- Undo a grant that cannot be handed over: nothing was spent.
+--- Undo a grant that meets nobody: nothing was spent.
 local function undo(self, party, at, now)
   C.neap_engine_settle(self.engine, party.request, nothing, at, now)
+end
+
+--- Remember who it was.
+local function count_keys(party)
+  for scope, name in pairs(party.keys) do
+    local top = party.account.tops[scope]
+    if top then top:add(name) end
+  end
 end
 
 --- Hand over what the engine granted at instant `at`, with a lease if there is to be one.
@@ -136,6 +177,7 @@ local function grant(self, party, at, now)
     name = lease.name
   end
   self.granted = self.granted + 1
+  if party.keys then count_keys(party) end
   tell(self, party, "GRANTED", name, since_ms(party.since, at), -1, "")
 end
 
@@ -151,6 +193,7 @@ local function park(self, party, ticket)
   self.by_ticket[ticket] = party
   if party.id then self.by_id[id_key(party.account, party.id)] = party end
   party.account.waiting = party.account.waiting + 1
+  if party.aside then party.account.live.aside = party.account.live.aside + 1 end
   wait_with(self, party, client)
 end
 
@@ -160,20 +203,26 @@ local function seal(self, party)
   party.sealed = true
   if party.id then self.by_id[id_key(party.account, party.id)] = nil end
   party.account.waiting = party.account.waiting - 1
+  if party.aside then party.account.live.aside = party.account.live.aside - 1 end
 end
 
-local function deadline(options, now)
+--- Until when one waits: as it says, and no longer than its policy's queue lets anybody wait.
+local function deadline(account, options, now)
   if not options.block then return now end
-  if options.block == 0 then return C.neap_never end
-  return now + int64(options.block) * 1000000
+  local policy = account.live
+  local most = policy and policy.timeout_ns and now + int64(policy.timeout_ns) or C.neap_never
+  if options.block == 0 then return most end
+  local at = now + int64(options.block) * 1000000
+  return at < most and at or most
 end
 
-local function peek(self, client, account, now)
+local function peek(self, client, now, names)
   C.neap_engine_peek(self.engine, request, now, answer)
-  local status, bound = answer.status, bound_name(account, answer.bound)
+  local status, bound = answer.status, names[answer.bound] or ""
   if status == GRANTED then return verdict(self, client, "GRANTED", nil, 0, -1, "") end
   if status == NEVER then return verdict(self, client, "NEVER", nil, 0, -1, bound) end
-  return verdict(self, client, "RETRY", nil, 0, until_ms(answer.at, now), bound)
+  return verdict(self, client, status == SHED and "SHED" or "RETRY", nil, 0,
+    until_ms(answer.at, now), bound)
 end
 
 --- One who asked with an ID before, and waits, or has a lease: the same again.
@@ -196,30 +245,78 @@ local function asked_before(self, client, account, options)
   return true
 end
 
+--- The request is for these terms, keys, and place in line.
+---@return table<integer, string> names   what terms are called
+---@return table<string, string>? keys    of scopes
+---@return neap.Limiter? variant
+local function address(account, options)
+  if not (options.by or account.queues) then
+    request.all, request.queue = account.all, nil
+    return account.bound
+  end
+  local variant, keys = account.live:enter(request, options.by)
+  request.priority = options.priority or 0
+  return variant.bound, keys, variant
+end
+
+--- The request, for keeps. (Compiled code can copy memory, but not make a struct of another.)
+local function kept()
+  local copy = request_t()
+  ffi.copy(copy, request, REQUEST)
+  return copy
+end
+
+--- Is there no place for it in the queue? Whom only its own key holds up does not wait there.
+local function is_shed(policy, party, variant, now)
+  if policy:sheds(request.priority) then return true end
+  if not policy:stand_aside(request, variant, now) then return false end
+  party.aside, party.request.queue = true, nil
+  return request.deadline > now and policy.aside >= policy.queue.places
+end
+
+--- What would be asked of the engine: filled in, used and read before anybody else can run.
+---@param account neap.Account
+---@param options neap.AcquireOptions
+---@return ffi.cdata*                   request
+---@return ffi.cdata*                   answer
+---@return table<integer, string>
+function desk:peek(account, options)
+  local names = address(account, options)
+  C.neap_engine_peek(self.engine, request, self.clock(), answer)
+  return request, answer, names
+end
+
 --- Ask the engine, for a policy or a key alike. `leased`: a grant comes with a lease.
 local function ask(self, client, account, options, leased)
   local now = self.clock()
-  request.all, request.deadline = account.all, deadline(options, now)
-  if options.peek then return peek(self, client, account, now) end
+  local names, keys, variant = address(account, options)
+  request.deadline = deadline(account, options, now)
+  if options.peek then return peek(self, client, now, names) end
   if options.id and asked_before(self, client, account, options) then return end
   local party = {
-    account = account, request = request_t(request), clients = { client }, since = now,
+    account = account, request = kept(), clients = { client }, since = now,
     id = options.id, detach = options.detach,
     ttl_ns = leased and (options.ttl and options.ttl * 1e6 or account.ttl_ns) or nil,
   }
+  if keys then party.names, party.keys = names, keys end
   if self.draining then return tell(self, party, "SHED", nil, 0, -1, "drain") end
+  if account.queues and is_shed(account.live, party, variant, now) then
+    return tell(self, party, "SHED", nil, 0, -1, "queue")
+  end
   local failed = C.neap_engine_acquire(self.engine, request, now, answer) ~= C.NEAP_OK
-  local status, at, bound = answer.status, answer.at, bound_name(account, answer.bound)
+  local status, at = answer.status, answer.at
   if failed or status == QUEUE_FULL then
     tell(self, party, "SHED", nil, 0, -1, "queue")
   elseif status == GRANTED then
+    party.request.on = answer.on
     grant(self, party, at, now)
   elseif status == WAITING then
     park(self, party, tonumber(answer.ticket))
   elseif status == NEVER then
-    tell(self, party, "NEVER", nil, 0, -1, bound)
+    tell(self, party, "NEVER", nil, 0, -1, names[answer.bound] or "")
   else
-    tell(self, party, "RETRY", nil, 0, until_ms(at, now), bound)
+    tell(self, party, status == SHED and "SHED" or "RETRY", nil, 0, until_ms(at, now),
+      names[answer.bound] or "")
   end
 end
 
@@ -231,6 +328,10 @@ local function retry_ms(self, party, now)
   return answer.status == NEVER and -1 or until_ms(answer.at, now)
 end
 
+local function bound_of(party, done)
+  return (party.names or party.account.bound)[done.bound] or ""
+end
+
 --- A ticket has ended.
 ---@param done ffi.cdata*  struct neap_completion
 ---@param now ffi.cdata*
@@ -238,11 +339,15 @@ function desk:completed(done, now)
   local ticket, status, at = tonumber(done.ticket), done.status, done.at
   local party = self.by_ticket[ticket]
   if not party then
-    local lease = status == WOKEN and self.leases:came_due(ticket, now)
+    if status ~= WOKEN then return end
+    local lease = self.leases:came_due(ticket, now)
     if lease then
-      self.events:emit(policy_of(lease.account), "expired", { held_ms = since_ms(lease.at, now) })
+      return emit(self, lease.account, "expired", { held_ms = since_ms(lease.at, now) })
     end
-    return
+    local account = self.alarms[ticket]
+    if not account then return end
+    self.alarms[ticket], account.alarm = nil, nil
+    return self:look_at(account)
   end
   self.by_ticket[ticket] = nil
   seal(self, party)
@@ -252,13 +357,19 @@ function desk:completed(done, now)
   end
   if status == GRANTED and #party.clients == 0 then
     self.undone = self.undone + 1
+    party.request.on = done.on
     undo(self, party, at, now)
   elseif status == GRANTED then
     party.account.waited = party.account.waited + #party.clients
+    party.request.on = done.on
     grant(self, party, at, now)
   elseif status == NEVER then
-    tell(self, party, "NEVER", nil, since_ms(party.since, at), -1,
-      bound_name(party.account, done.bound))
+    tell(self, party, "NEVER", nil, since_ms(party.since, at), -1, bound_of(party, done))
+  elseif status == SHED then
+    tell(self, party, "SHED", nil, since_ms(party.since, at), retry_ms(self, party, now),
+      bound_of(party, done))
+  elseif status == QUEUE_FULL then   -- another has its place
+    tell(self, party, "SHED", nil, since_ms(party.since, at), -1, "queue")
   elseif status == CANCELLED then
     tell(self, party, "SHED", nil, since_ms(party.since, at), -1, "drain")
   else
@@ -318,18 +429,33 @@ end
 function desk:drain()
   local now = self.clock()
   self.draining = true
-  self.events:emit("-", "drain", { waiting = waiting_of(self), leases = self.leases.count })
+  local fields = { waiting = waiting_of(self), leases = self.leases.count }
+  self.events:emit("-", "drain", fields)
+  for _, account in pairs(self.accounts.policies) do account.live:hook("drain", fields) end
   for ticket in pairs(self.by_ticket) do C.neap_engine_cancel(self.engine, ticket, now) end
 end
 
 -- ---- commands ---------------------------------------------------------------------------------
 
-function desk:acquire(client, words)
+--- Who is asked, and what for; nil, and the error to reply.
+---@return neap.Account?
+---@return neap.AcquireOptions|string
+function desk:read(words)
   local account, err = self.accounts:policy(words[1])
-  if not account then return fail(self, client, err) end
-  local options
+  if not account then return nil, err end
+  local options, fine
   options, err = tail.acquire(words, 2, account, ones(account))
-  if not options then return fail(self, client, err) end
+  if not options then return nil, err end
+  if account.estimates or account.told then
+    fine, err = account:charge(options)
+    if not fine then return nil, err end
+  end
+  return account, options
+end
+
+function desk:acquire(client, words)
+  local account, options = self:read(words)
+  if not account then return fail(self, client, options) end
   ask(self, client, account, options, account.leased or options.id ~= nil)
 end
 
@@ -340,11 +466,8 @@ end
 ---@param say fun(account: neap.Account): neap.Voice
 ---@return string? err  and nothing has happened
 function desk:check(client, words, say)
-  local account, err = self.accounts:policy(words[1])
-  if not account then return err end
-  local options
-  options, err = tail.acquire(words, 2, account, ones(account))
-  if not options then return err end
+  local account, options = self:read(words)
+  if not account then return options end
   options.detach = true
   self.voices[client] = say(account)
   ask(self, client, account, options, account.leased or options.id ~= nil)
@@ -356,18 +479,6 @@ function desk:works()
   local probe = request_t { all = self.nothing, deadline = 0 }
   C.neap_engine_try(self.engine, probe, self.clock(), answer)
   return answer.status == GRANTED
-end
-
---- Give a lease back, on behalf of one who does not speak RESP.
----@param words string[]
----@return boolean? found  nil: `err`
----@return string? err
-function desk:give_back(words)
-  local lease = self.leases.by_name[words[1]]
-  local options, err = tail.release(words, 2, lease and lease.account)
-  if not options then return nil, err end
-  return self.leases:release(words[1], OUTCOMES[options.outcome or "OK"], options.used,
-    self.clock()) ~= nil
 end
 
 function desk:limit(client, words)
@@ -383,54 +494,6 @@ function desk:limit(client, words)
   account, err = self.accounts:key(self.engine, words[1], words[2], self.clock())
   if not account then return fail(self, client, err) end
   ask(self, client, account, options, false)
-end
-
-function desk:release(client, words)
-  local found, err = self:give_back(words)
-  if err then return fail(self, client, err) end
-  C.neap_reply_integer(C.neap_server_reply(self.server, client), found and 1 or 0)
-end
-
-function desk:list(client, words)
-  local names = self.accounts:list(words[1])
-  local reply = C.neap_server_reply(self.server, client)
-  C.neap_reply_array(reply, #names)
-  for _, name in ipairs(names) do C.neap_reply_bulk(reply, name, #name) end
-end
-
---- One policy as a map: what is free, who waits, what is out. -1: no bound.
-function desk:snapshot(client, words)
-  local account, err = self.accounts:policy(words[1])
-  if not account then return fail(self, client, err) end
-  local now = self.clock()
-  C.neap_engine_advance(self.engine, now)
-  local reply = C.neap_server_reply(self.server, client)
-  local function text(s) C.neap_reply_bulk(reply, s, #s) end
-  local function field(name, n)
-    text(name)
-    C.neap_reply_integer(reply, n and min(n, 2 ^ 53) or -1)
-  end
-  C.neap_reply_map(reply, account.doc and 5 or 4)
-  text "policy"
-  text(account.name)
-  if account.doc then
-    text "doc"
-    text(account.doc)
-  end
-  field("waiting", account.waiting)
-  field("leases", account.leases)
-  text "limits"
-  C.neap_reply_array(reply, #account.limits)
-  for i, limit in ipairs(account.limits) do
-    local available, capacity = account:level(i, now)
-    C.neap_reply_map(reply, 4)
-    text "name"
-    text(limit.name)
-    text "limit"
-    text(limit.text)
-    field("available", available)
-    field("capacity", capacity)
-  end
 end
 
 return desk

@@ -24,6 +24,7 @@ local check = require "neap.worker.check"
 local clients = require "neap.worker.clients"
 local metrics = require "neap.worker.metrics"
 local page = require "neap.worker.page"
+local report = require "neap.worker.report"
 local snapshot = require "neap.worker.snapshot"
 local stream = require "neap.worker.stream"
 local uri = require "neap.worker.uri"
@@ -196,7 +197,7 @@ local function release(self, request)
   end
   local words, problem = check.release_words(request)
   if not words then return self:say(request, 400, problem) end
-  local found, err = self.worker.desk:give_back(words)
+  local found, err = report.give_back(self.worker.desk, words)
   if err then return self:fail(request, err) end
   if not found then return self:say(request, 404, "no such lease, any more") end
   self:respond(request, 204)

@@ -10,6 +10,7 @@ local C = require "neap.engine"
 local bit = require "bit"
 
 local next, pairs, setmetatable, tonumber = next, pairs, setmetatable, tonumber
+local function nobody() end
 
 ---@class neap.Lease
 ---@field name string
@@ -22,6 +23,7 @@ local next, pairs, setmetatable, tonumber = next, pairs, setmetatable, tonumber
 
 ---@class neap.Leases
 ---@field count integer
+---@field ended fun(account: neap.Account)  told of each that ended, when it has given back
 ---@field expired integer  ever
 ---@field orphaned integer  ended with their connection, ever
 local leases = {}
@@ -35,7 +37,7 @@ local used_t, int64 = ffi.typeof "int64_t[8]", ffi.typeof "int64_t"
 function leases.new(engine, secret)
   return setmetatable({
     engine = engine, secret = secret, drawn = 0, count = 0, expired = 0, orphaned = 0,
-    by_name = {}, by_ticket = {}, by_client = {}, by_id = {},
+    by_name = {}, by_ticket = {}, by_client = {}, by_id = {}, ended = nobody,
   }, leases)
 end
 
@@ -108,23 +110,26 @@ end
 --- Forget it, and give back what it holds.
 ---@param lease neap.Lease
 ---@param outcome integer
+---@param at ffi.cdata*  when the call began
 ---@param now ffi.cdata*
-local function finish(self, lease, outcome, now)
+local function finish(self, lease, outcome, at, now)
   self:hold(lease, nil)
   self.by_name[lease.name], self.by_ticket[lease.ticket] = nil, nil
   if lease.id then self.by_id[id_key(lease.account, lease.id)] = nil end
   lease.account.leases, self.count = lease.account.leases - 1, self.count - 1
   C.neap_engine_cancel(self.engine, lease.ticket, now)
-  C.neap_engine_give(self.engine, lease.request, outcome, lease.at, now)
+  C.neap_engine_give(self.engine, lease.request, outcome, at, now)
+  self.ended(lease.account)
 end
 
 --- Give back by name. `used` says what limits were really charged, by their numbers from 1.
 ---@param name string
 ---@param outcome integer
 ---@param used table<integer, integer>?
+---@param took_ns integer?  how long the call took, when that is known and less than the lease did
 ---@param now ffi.cdata*
 ---@return neap.Lease?  nil: no such lease, any more
-function leases:release(name, outcome, used, now)
+function leases:release(name, outcome, used, took_ns, now)
   local lease = self.by_name[name]
   if not lease then return nil end
   if used then
@@ -133,7 +138,12 @@ function leases:release(name, outcome, used, now)
     C.neap_engine_settle(self.engine, lease.request, cost, lease.at, now)
     ffi.copy(lease.request.cost, cost, ffi.sizeof(cost))
   end
-  finish(self, lease, outcome, now)
+  local at, began = lease.at, took_ns and now - int64(took_ns) or lease.at
+  if began > at then
+    if lease.account.live then lease.account.live:began_later(at, began) end
+    at = began
+  end
+  finish(self, lease, outcome, at, now)
   return lease
 end
 
@@ -143,8 +153,9 @@ end
 function leases:came_due(ticket, now)
   local lease = self.by_ticket[ticket]
   if not lease then return nil end
-  self.expired = self.expired + 1
-  finish(self, lease, C.NEAP_IGNORE, now)
+  local account = lease.account
+  self.expired, account.expired = self.expired + 1, account.expired + 1
+  finish(self, lease, C.NEAP_IGNORE, lease.at, now)
   return lease
 end
 
@@ -155,7 +166,7 @@ function leases:orphan(client, now)
   if not set then return end
   for lease in pairs(set) do
     self.orphaned = self.orphaned + 1
-    finish(self, lease, C.NEAP_IGNORE, now)
+    finish(self, lease, C.NEAP_IGNORE, lease.at, now)
   end
 end
 

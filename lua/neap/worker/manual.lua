@@ -4,6 +4,16 @@
 local POLICY = { "policy", "key" }
 local COST = { "cost", "block", token = "COST", optional = true, multiple = true, of = {
   { "limit", "string", optional = true }, { "n", "integer" } } }
+local BY = { "by", "block", token = "BY", optional = true, multiple = true, of = {
+  { "scope", "string" }, { "value", "string" } } }
+local OUTCOME = { "outcome", "oneof", optional = true, of = {
+  { "ok", "pure-token", token = "OK" }, { "fail", "pure-token", token = "FAIL" },
+  { "ignore", "pure-token", token = "IGNORE" } } }
+local STATUS = { "status", "integer", token = "STATUS", optional = true }
+local RETRY_AFTER = { "text", "string", token = "RETRY-AFTER", optional = true }
+local LATENCY = { "microseconds", "integer", token = "LATENCY", optional = true }
+local HEADER = { "header", "block", token = "HEADER", optional = true, multiple = true, of = {
+  { "name", "string" }, { "value", "string" } } }
 local BLOCK = { "milliseconds", "integer", token = "BLOCK", optional = true }
 local PEEK = { "peek", "pure-token", token = "PEEK", optional = true }
 
@@ -12,25 +22,46 @@ return {
   { name = "NEAP.ACQUIRE", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
     flags = { "write", "blocking" }, complexity = "O(N) in the limits of the policy",
     summary = "Take from all limits of a policy or from none, now or after a wait.",
-    arguments = { POLICY, COST, BLOCK, PEEK,
+    arguments = { POLICY, BY, COST, { "priority", "string", token = "PRIO", optional = true },
+      BLOCK, PEEK,
       { "token", "string", token = "ID", optional = true },
       { "ttl", "integer", token = "TTL", optional = true },
       { "detach", "pure-token", token = "DETACH", optional = true } } },
   { name = "NEAP.RELEASE", arity = -2, group = "neap", need = "acquire", flags = { "write" },
     summary = "Give a lease back, with how it went and what it really cost.",
-    arguments = { { "lease", "string" },
-      { "outcome", "oneof", optional = true, of = {
-        { "ok", "pure-token", token = "OK" }, { "fail", "pure-token", token = "FAIL" },
-        { "ignore", "pure-token", token = "IGNORE" } } },
+    arguments = { { "lease", "string" }, OUTCOME, STATUS, RETRY_AFTER, LATENCY, HEADER,
       { "used", "block", token = "USED", optional = true, multiple = true, of = {
         { "limit", "string" }, { "n", "integer" } } } } },
+  { name = "NEAP.REPORT", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
+    flags = { "write" }, summary = "Tell how a call went that had no lease.",
+    arguments = { POLICY, OUTCOME, STATUS, RETRY_AFTER, LATENCY, HEADER } },
   { name = "NEAP.LIMIT", arity = -3, group = "neap", need = "acquire", keys = { 1, 1, 1 },
     flags = { "write", "blocking" }, summary = "Take from a limit kept under a key.",
     arguments = { { "key", "key" }, { "limit", "string" },
       { "cost", "integer", token = "COST", optional = true }, BLOCK, PEEK } },
-  { name = "NEAP.SNAPSHOT", arity = 2, group = "neap", need = "read", keys = { 1, 1, 1 },
+  { name = "NEAP.BACKOFF", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
+    flags = { "write" }, summary = "How long a policy backs off still; begin or end that.",
+    arguments = { POLICY, { "how", "oneof", optional = true, of = {
+      { "window", "block", of = { { "milliseconds", "integer" },
+        { "condition", "oneof", optional = true, of = { { "xx", "pure-token", token = "XX" },
+          { "gt", "pure-token", token = "GT" }, { "lt", "pure-token", token = "LT" } } } } },
+      { "clear", "pure-token", token = "CLEAR" } } } } },
+  { name = "NEAP.BREAKER", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
+    flags = { "write" }, summary = "The state of a policy's breaker; change it by hand.",
+    arguments = { POLICY, { "how", "oneof", optional = true, of = {
+      { "milliseconds", "integer", token = "OPEN" }, { "close", "pure-token", token = "CLOSE" },
+      { "auto", "pure-token", token = "AUTO" } } } } },
+  { name = "NEAP.SNAPSHOT", arity = -2, group = "neap", need = "read", keys = { 1, 1, 1 },
+    flags = { "readonly" }, complexity = "O(N) in the limits of the policy and in its keys",
+    summary = "What is free, who waits and what is out.", arguments = { POLICY, BY } },
+  { name = "NEAP.EXPLAIN", arity = -2, group = "neap", need = "read", keys = { 1, 1, 1 },
     flags = { "readonly" }, complexity = "O(N) in the limits of the policy",
-    summary = "What is free, who waits and what is out.", arguments = { POLICY } },
+    summary = "What a call would meet, limit by limit; nothing is taken.",
+    arguments = { POLICY, BY, COST } },
+  { name = "NEAP.TOP", arity = -3, group = "neap", need = "read", keys = { 1, 1, 1 },
+    flags = { "readonly" }, summary = "Who of a scope called most, and how often.",
+    arguments = { POLICY, { "scope", "string" },
+      { "n", "integer", token = "COUNT", optional = true } } },
   { name = "NEAP.LIST", arity = -1, group = "neap", need = "read", flags = { "readonly" },
     complexity = "O(N) in the number of policies", summary = "The names of the policies.",
     arguments = { { "pattern", "pattern", optional = true } } },

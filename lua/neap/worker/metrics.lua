@@ -8,7 +8,7 @@ local C = require "neap.engine"
 local text = require "neap.metrics.text"
 
 local collectgarbage, ipairs, pairs = collectgarbage, ipairs, pairs
-local concat, sort = table.concat, table.sort
+local concat, max, sort = table.concat, math.max, table.sort
 local label, own = text.label, text.own
 
 local MOST = 300
@@ -44,6 +44,36 @@ local function of_limits(read)
   end
 end
 
+local STATES = { closed = 0, ["half-open"] = 1, open = 2 }
+
+local function breaker_state(one, put)
+  local breaker = one.of.live.breaker
+  if breaker then put(STATES[breaker:state()]) end
+end
+
+local function backoff(one, put)
+  local policy = one.of.live
+  if policy.backoff then put((policy:backoff_left())) end
+end
+
+local function shed(one, put)
+  local bounds = {}
+  for bound in pairs(one.of.verdicts.SHED) do bounds[#bounds + 1] = bound end
+  sort(bounds)
+  for _, bound in ipairs(bounds) do put(one.of.verdicts.SHED[bound], label("bound", bound)) end
+end
+
+--- One line for each scope; of the limits that keys have there, the largest or the sum.
+local function of_scopes(read)
+  return function (one, put)
+    for _, scope in ipairs(one.of.live.scopes) do
+      local n = 0
+      for _, limit in ipairs(scope.limits) do n = read(n, limit.limiter) end
+      put(n, label("scope", scope.name))
+    end
+  end
+end
+
 local POLICIES = {
   { "neap_acquire", "counter", "Callers that had an answer, by verdict and by what bound.",
     verdicts },
@@ -63,6 +93,14 @@ local POLICIES = {
     of_limits(function (available, capacity, limit)
       return limit.value.kind == "in_flight" and capacity - available or nil
     end) },
+  { "neap_breaker_state", "gauge", "0 closed, 1 half-open, 2 open.", breaker_state },
+  { "neap_backoff_seconds", "gauge", "Until calls go as usual again.", backoff },
+  { "neap_shed", "counter", "Callers turned away: by a breaker, a queue, keys, or the end.", shed },
+  { "neap_lease_expired", "counter", "Leases whose time was up.", own "expired" },
+  { "neap_scope_keys", "gauge", "Keys of a scope that are alive.",
+    of_scopes(function (n, limiter) return max(n, limiter:len()) end) },
+  { "neap_scope_refused", "counter", "Callers turned away as there was no room for their key.",
+    of_scopes(function (n, limiter) return n + limiter:key_stats().refused end) },
 }
 
 -- ---- the worker -------------------------------------------------------------------------------
@@ -76,9 +114,7 @@ local WORKER = {
   { "neap_draining", "gauge", "1: it is going down and grants nothing.", own "draining" },
   { "neap_loop_lag_seconds", "histogram", "How late timers were seen to.",
     function (one, put) text.waits({ of = one.of.lag }, put) end },
-  { "neap_shed", "counter", "Callers turned away by a full queue or by the end.", own "shed" },
   { "neap_undone", "counter", "Grants that met nobody and were undone.", own "undone" },
-  { "neap_lease_expired", "counter", "Leases whose time was up.", own "expired" },
   { "neap_lease_orphaned", "counter", "Leases that ended with their connection.", own "orphaned" },
   { "neap_key_acquire", "counter", "The same as neap_acquire, of all keys of NEAP.LIMIT.",
     function (one, put) said(one.of.key_verdicts, put) end },
@@ -91,6 +127,8 @@ local WORKER = {
     function (one, put) put(one.of.keys.bytes) end },
   { "neap_keys_refused", "counter", "New keys that found no room.",
     function (one, put) put(one.of.keys.refused) end },
+  { "neap_evicted", "counter", "Keys that made room for others while they were alive.",
+    function (one, put) put(one.of.keys.evicted) end },
   { "neap_lua_bytes", "gauge", "Memory that Lua takes.", own "lua_bytes" },
 }
 

@@ -1,17 +1,26 @@
 --- The words after a NEAP.* command's keys: options in any order, each at most once (COST and USED
 --- as often as there are limits).
 ---
----     ACQUIRE  {"COST" [limit] n} ["BLOCK" ms] ["PEEK"] ["ID" token] ["TTL" ms] ["DETACH"]
----     RELEASE  ["OK" | "FAIL" | "IGNORE"] {"USED" limit n}
+---     ACQUIRE  {"BY" scope value} {"COST" [limit] n} ["PRIO" name | n] ["BLOCK" ms] ["PEEK"]
+---              ["ID" token] ["TTL" ms] ["DETACH"]
+---     RELEASE  ["OK" | "FAIL" | "IGNORE"] ["STATUS" http] ["RETRY-AFTER" text] ["LATENCY" us]
+---              {"HEADER" name value} {"USED" limit n}
+---
+--- A scope that is not named has no part in the call; one that there is not is an error, and so is
+--- a limit, unless the policy's estimate looks at what was said under that name.
 ---
 --- Reading one gives a plain table, or nil and the error to reply. Nothing has happened then.
 local notation = require "neap.notation"
 
-local ipairs, pairs, tonumber = ipairs, pairs, tonumber
+local pairs, sort, tonumber = pairs, table.sort, tonumber
 
 local MOST = 2 ^ 53
 local MOST_MS = 2 ^ 31   -- 24 days
+local MOST_US = 2 ^ 41   -- as many
 local ID_BYTES = 128
+local KEY_BYTES = 1024
+local TEXT_BYTES = 256
+local HEADERS = 64
 
 local tail = {}
 
@@ -29,18 +38,33 @@ local function number(words, i, what, least, most)
     words[i] and show(words[i]) or "nothing")
 end
 
---- `[limit] n` at words[i]: the number of the limit and the amount, and where to go on.
+local function names_of(set)
+  local names = {}
+  for name in pairs(set) do names[#names + 1] = name end
+  sort(names)
+  return names
+end
+
+--- Which might have been meant.
+local function hint(word, set)
+  local meant = notation.nearest(word, names_of(set))
+  return meant and (" (did you mean '%s'?)"):format(meant) or ""
+end
+
+local function unknown_limit(word, account)
+  return ("ERR unknown limit %s in policy '%s'%s"):format(show(word), account.name,
+    hint(word, account.index))
+end
+
+--- `[limit] n` at words[i]: the number of the limit and the amount, and where to go on. The number
+--- is nil for a name that only an estimate can know.
 local function charge(words, i, account, what)
   local word = words[i]
   local index = 1
   if word and not word:find "^%d" then
     index = account.index[word]
-    if not index then
-      local names = {}
-      for k, limit in ipairs(account.limits) do names[k] = limit.name end
-      local meant = notation.nearest(word, names)
-      return nil, nil, nil, ("ERR unknown limit %s in policy '%s'%s"):format(show(word),
-        account.name, meant and (" (did you mean '%s'?)"):format(meant) or "")
+    if not index and not account.estimates then
+      return nil, nil, nil, unknown_limit(word, account)
     end
     i = i + 1
   end
@@ -79,8 +103,32 @@ local acquire = {
   COST = function (options, words, i, _, account)
     local index, n, after, err = charge(words, i, account, "COST")
     if err then return nil, err end
-    options.cost[index - 1] = n
+    if index then options.cost[index - 1] = n end
+    if account.estimates or account.told then
+      options.said = options.said or {}
+      options.said[index and account.costs[index] or words[i]] = n
+    end
     return after
+  end,
+  BY = function (options, words, i, _, account)
+    local scope, value = words[i], words[i + 1]
+    if not scope or not account.scopes[scope] then
+      return nil, ("ERR unknown scope %s in policy '%s'%s"):format(show(scope), account.name,
+        scope and hint(scope, account.scopes) or "")
+    elseif not value or #value > KEY_BYTES then
+      return nil, ("ERR BY %s needs a key of up to %d bytes"):format(scope, KEY_BYTES)
+    end
+    options.by = options.by or {}
+    if options.by[scope] then return nil, ("ERR BY %s is said twice"):format(scope) end
+    options.by[scope] = value
+    return i + 2
+  end,
+  PRIO = function (options, words, i, _, account)
+    local word = words[i]
+    if not word then return nil, "ERR PRIO needs a name or a number" end
+    local priority, message = account.live:priority(word:find "^%-?%d+$" and tonumber(word) or word)
+    options.priority = priority
+    return i + 1, message and "ERR " .. message
   end,
 }
 
@@ -100,25 +148,57 @@ local function outcome(options, _, i, name)
   return i
 end
 
-local release = {
+local function text(key)
+  return function (options, words, i, name)
+    local word = words[i]
+    if not word or #word > TEXT_BYTES then
+      return nil, ("ERR %s needs a text of up to %d bytes"):format(name, TEXT_BYTES)
+    end
+    options[key] = word
+    return i + 1
+  end
+end
+
+local report = {
   OK = outcome, FAIL = outcome, IGNORE = outcome,
+  ["RETRY-AFTER"] = text "retry_after",
+  STATUS = function (options, words, i)
+    local n, err = number(words, i, "STATUS", 100, 599)
+    options.status = n
+    return i + 1, err
+  end,
+  LATENCY = function (options, words, i)
+    local n, err = number(words, i, "LATENCY", 0, MOST_US)
+    options.latency_us = n
+    return i + 1, err
+  end,
+  HEADER = function (options, words, i)
+    local name, value = words[i], words[i + 1]
+    options.headers = options.headers or {}
+    if not value then return nil, "ERR HEADER needs a name and a value" end
+    if #options.headers == HEADERS then return nil, "ERR more than 64 times HEADER" end
+    options.headers[#options.headers + 1] = { name, value }
+    return i + 2
+  end,
+}
+
+local release = {
   USED = function (options, words, i, _, account)
     if not account then return i + (whole(words[i], 0, MOST) and 1 or 2) end
     local index, n, after, err = charge(words, i, account, "USED")
+    if not index and not err then err = unknown_limit(words[i], account) end
     if err then return nil, err end
-    if account.limits[index].value.kind == "in_flight" then
-      return nil, ("ERR '%s' is held, not used up: RELEASE gives all of it back"):format(
-        account.limits[index].name)
+    if account.held[index] then
+      return nil, ("ERR '%s' is held, not used up: RELEASE gives all of it back"):format(words[i])
     end
     options.used = options.used or {}
     options.used[index] = n
     return after
   end,
 }
+for name, option in pairs(report) do release[name] = option end
 
--- Words of the language that this version does not act on: better said than ignored.
-local ELSEWHERE = { BY = true, PRIO = true, STATUS = true, LATENCY = true, HEADER = true,
-  ["RETRY-AFTER"] = true }
+local REPEATED = { COST = true, USED = true, BY = true, HEADER = true }
 
 local function read(grammar, options, words, i, account)
   local said = {}
@@ -126,15 +206,10 @@ local function read(grammar, options, words, i, account)
     local name = words[i]:upper()
     local option = grammar[name]
     if not option then
-      if ELSEWHERE[name] then
-        return nil, ("ERR option %s is not supported by this version"):format(name)
-      end
-      local names = {}
-      for known in pairs(grammar) do names[#names + 1] = known end
-      local meant = notation.nearest(name, names)
+      local meant = notation.nearest(name, names_of(grammar))
       return nil, ("ERR unknown option %s%s"):format(show(words[i]),
         meant and (" (did you mean %s?)"):format(meant) or "")
-    elseif said[name] and name ~= "COST" and name ~= "USED" then
+    elseif said[name] and not REPEATED[name] then
       return nil, ("ERR option %s is said twice"):format(name)
     end
     said[name] = true
@@ -152,6 +227,9 @@ end
 ---@field id string?
 ---@field ttl integer?      ms
 ---@field detach boolean?
+---@field by table<string, string>?     keys, by the names of scopes
+---@field priority integer?
+---@field said table<string, integer>?  costs by name, for an estimate
 
 ---@param words string[]
 ---@param i integer  the first option
@@ -173,11 +251,36 @@ function tail.limit(words, i, cost) return read(limit, { cost = cost }, words, i
 
 ---@param words string[]
 ---@param i integer
+---@class neap.ReportOptions
+---@field outcome "OK"|"FAIL"|"IGNORE"|nil
+---@field status integer?
+---@field retry_after string?
+---@field latency_us integer?
+---@field headers { [1]: string, [2]: string }[]?
+---@field used table<integer, integer>?  of RELEASE, by the number of the limit
+
 ---@param account neap.Account?  nil when the lease is unknown: only the form is read
----@return { outcome: string?, used: table<integer, integer>? }?
+---@return neap.ReportOptions?
 ---@return string? err
 function tail.release(words, i, account)
   return read(release, {}, words, i, account)
+end
+
+--- For NEAP.SNAPSHOT: only for whom.
+---@param words string[]
+---@param i integer
+---@param account neap.Account
+---@return { by: table<string, string>? }?
+---@return string? err
+function tail.by(words, i, account) return read({ BY = acquire.BY }, {}, words, i, account) end
+
+--- For NEAP.REPORT: as of a release, but that there is nothing to give back.
+---@param words string[]
+---@param i integer
+---@return neap.ReportOptions?
+---@return string? err
+function tail.report(words, i)
+  return read(report, {}, words, i)
 end
 
 return tail
