@@ -374,6 +374,23 @@ describe("a live policy", function ()
     assert.equal("backoff fault", events())
   end)
 
+  it("calls its hooks by what it is given", function ()
+    local called = {}
+    local p = open({ limits = limits("requests", "1/s"),
+      backoff = { on = { 429 }, window_ns = 1e9 },
+      estimate = { fn = function () return 1 end, line = 1 },
+      on = { backoff = { fn = function () end, line = 12 } } },
+      { guard = function (policy, hook, fn)
+        return function (...)
+          called[#called + 1] = policy .. " " .. hook
+          return pcall(fn, ...)
+        end
+      end })
+    p:try_acquire()
+    p:report { status = 429 }
+    assert.same({ "api estimate", "api on.backoff" }, called)
+  end)
+
   it("asks everything of every call also where limits need all costs", function ()
     local p = open { limits = limits("a", "9/s", "b", "9/s", "c", "9/s", "d", "9/s", "e", "9/s",
       "f", "9/s", "g", "9/s", "h", "9/s"), backoff = { on = { 429 }, window_ns = 1e9 },

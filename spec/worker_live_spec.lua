@@ -153,6 +153,8 @@ describe("a worker", function ()
     assert.equal("api:backoff-end", heard[#heard])
     assert.equal("ERR policy 'other' has no backoff", w:ask(c, "NEAP.BACKOFF", "other"))
     assert.equal("ERR policy 'other' has no breaker", w:ask(c, "NEAP.BREAKER", "other"))
+    assert.equal("ERR BACKOFF takes no BY: a policy backs off as a whole",
+      w:ask(c, "NEAP.BACKOFF", "api", "BY", "tenant", "1"))
     for _, words in ipairs { { "x" }, { "1", "NX" }, { "1", "GT", "2" } } do
       assert.equal("ERR", (w:ask(c, "NEAP.BACKOFF", "api", unpack(words)):sub(1, 3)))
     end
@@ -172,6 +174,22 @@ describe("a worker", function ()
     assert.equal(15, w.map(w:ask(c, "NEAP.SNAPSHOT", "api")).limits[2].available)
     assert.equal(1, w:ask(c, "NEAP.RELEASE", one))
     assert.equal(95, w.map(w:ask(c, "NEAP.SNAPSHOT", "api")).limits[2].available)
+  end)
+
+  it("explains what a penalty leaves", function ()
+    open { limits = limits("upload", "100 in flight"), backoff = { on = { 429 }, window_ns = 2e9,
+      throttled = limits("upload", "1k in flight"),
+      penalty = { { name = "upload", count = 20 } } } }
+    local function levels()
+      local list = {}
+      for _, limit in ipairs(w.map(w:ask(c, "NEAP.EXPLAIN", "api", "COST", "9")).limits) do
+        list[#list + 1] = ("%s %d of %d"):format(limit.name, limit.needs, limit.available)
+      end
+      return table.concat(list, ", ")
+    end
+    assert.equal("upload 9 of 100, backoff.upload 9 of -1", levels())
+    w:ask(c, "NEAP.REPORT", "api", "STATUS", "429")
+    assert.equal("upload 9 of 5, backoff.upload 9 of 1000", levels())
   end)
 
   it("gives back what it charged when somebody went who waited while calls were throttled",
@@ -329,6 +347,16 @@ describe("a worker", function ()
     assert.equal("api:expired", heard[1])
     local _, _, body = w:get(w:connect(1), "/metrics")
     assert.truthy(body:find('neap_lease_expired_total{policy="api"} 1\n', 1, true), body)
+  end)
+
+  it("tells the hooks of its policies that it goes down", function ()
+    local told
+    open { limits = limits("calls", "2 in flight"),
+      on = { drain = { line = 1, fn = function (e) told = e end } } }
+    w:lease(c, "NEAP.ACQUIRE", "api")
+    w.worker.desk:drain()
+    assert.same({ policy = "api", event = "drain", count = 1, waiting = 0, leases = 1 }, told)
+    assert.equal("-:drain", heard[#heard])
   end)
 
   it("says by HTTP what it says in RESP", function ()

@@ -144,7 +144,8 @@ local function explained(desk, account, options)
   add(list, "ahead", tonumber(answer.ahead))
   local limits = {}
   for i, part in ipairs(variant.terms.parts) do
-    local leaf = reason.leaf_of(part, request.key, now)
+    -- of one that depends on a backoff: in units of what it asks now
+    local leaf = part.of and part.leaf or reason.leaf_of(part, request.key, now)
     local asked = tonumber(request.cost[part.index]) * part.multiplier
     local kind = leaf and leaf.kind
     if kind ~= C.NEAP_PAUSE and kind ~= C.NEAP_BREAKER then

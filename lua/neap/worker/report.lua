@@ -104,6 +104,8 @@ function report.backoff(desk, client, words)
   local policy = account.live
   if not policy.backoff then
     return desk:fail(client, ("ERR policy '%s' has no backoff"):format(account.name))
+  elseif words[2] and words[2]:upper() == "BY" then
+    return desk:fail(client, "ERR BACKOFF takes no BY: a policy backs off as a whole")
   elseif words[2] and words[2]:upper() == "CLEAR" and not words[3] then
     policy:clear_backoff()
   elseif words[2] then
