@@ -251,33 +251,68 @@ static int listen_tcp(const struct neap_server *s, const char *address, char *er
 	return fd;
 }
 
+static struct listener *add_listener(struct neap_server *s, int fd, int http)
+{
+	struct listener *l = &s->listener[s->listeners++];
+	union address own = {.any = {0}};
+	socklen_t length = sizeof own;
+	*l = (struct listener){.server = s, .http = http};
+	if (!getsockname(fd, &own.any, &length))
+		describe(&own, l->address, sizeof l->address);
+	ev_io_init(&l->watch, on_connection, fd, EV_READ);
+	l->watch.data = l;
+	ev_io_start(s->ev, &l->watch);
+	return l;
+}
+
+static int no_room(const char *name, char *error, size_t size)
+{
+	return complain(error, size, NEAP_EFULL, "%s: %d listeners are the most", name, LISTENERS);
+}
+
 static int listen_on(struct neap_server *s, int http, const char *address, char *error,
 		     size_t size)
 {
 	if (s->listeners == LISTENERS)
-		return complain(error, size, NEAP_EFULL, "%s: %d listeners are the most", address,
-				LISTENERS);
+		return no_room(address, error, size);
 	int is_unix = strncmp(address, "unix:", 5) == 0;
 	int fd = is_unix ? listen_unix(address + 5, error, size) : listen_tcp(s, address, error, size);
 	if (fd < 0)
 		return fd;
-	struct listener *l = &s->listener[s->listeners];
+	struct listener *l = add_listener(s, fd, http);
 	struct stat st;
-	union address own = {.any = {0}};
-	socklen_t length = sizeof own;
-	*l = (struct listener){.server = s, .http = http};
-	if (!is_unix && !getsockname(fd, &own.any, &length))
-		describe(&own, l->address, sizeof l->address);
-	else
-		snprintf(l->address, sizeof l->address, "%s", address);
 	if (is_unix && !stat(address + 5, &st)) {
 		l->device = st.st_dev;
 		l->inode = st.st_ino;
 	}
-	ev_io_init(&l->watch, on_connection, fd, EV_READ);
-	l->watch.data = l;
-	ev_io_start(s->ev, &l->watch);
-	return s->listeners++;
+	return s->listeners - 1;
+}
+
+int neap_server_adopt(struct neap_server *s, int fd, int http, char *error, size_t size)
+{
+	int listens = 0, type = 0;
+	socklen_t length = sizeof listens;
+	union address own = {.any = {0}};
+	char name[32];
+	snprintf(name, sizeof name, "descriptor %d", fd);
+	if (s->listeners == LISTENERS)
+		return no_room(name, error, size);
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length))
+		return complain(error, size, NEAP_ESYS, "%s: %s", name, strerror(errno));
+	if (!listens || type != SOCK_STREAM)
+		return complain(error, size, NEAP_ERANGE, "%s: no stream socket that listens", name);
+	length = sizeof own;
+	if (getsockname(fd, &own.any, &length))
+		return complain(error, size, NEAP_ESYS, "%s: %s", name, strerror(errno));
+	if (!s->guarded && own.any.sa_family != AF_UNIX && !is_loopback(&own.any))
+		return complain(error, size, NEAP_ERANGE,
+				"%s: without users only this machine may connect", name);
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) ||
+	    fcntl(fd, F_SETFD, fcntl(fd, F_GETFD) | FD_CLOEXEC))
+		return complain(error, size, NEAP_ESYS, "%s: %s", name, strerror(errno));
+	add_listener(s, fd, http);
+	return s->listeners - 1;
 }
 
 int neap_server_listen(struct neap_server *s, const char *address, char *error, size_t size)

@@ -22,7 +22,8 @@
  * sees to that; only their tasks hear of it up to slack_ns later. A lone wait meets no last turn.
  *
  * The clock is CLOCK_BOOTTIME, because the other side's minute passes while our laptop sleeps. It
- * costs what CLOCK_MONOTONIC costs.
+ * costs what CLOCK_MONOTONIC costs. The timerfd is one of that clock, so what fell due while the
+ * machine slept ends the first turn after that; libev's timers, of the other clock, only sweep.
  *
  * Signals interrupt, they do not call: a caught one is a bit until somebody asks. libev lets a
  * signal belong to one loop of a process, so the process knows which loop catches.
@@ -41,9 +42,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SIGNALS = 3, SECOND_NS = 1000000000 };
+enum { SIGNALS = 6, SECOND_NS = 1000000000 };
 
-static const int numbers[SIGNALS] = {SIGINT, SIGTERM, SIGHUP};   /* of NEAP_SIGINT and so on */
+static const int numbers[SIGNALS] = {   /* of NEAP_SIGINT and so on */
+	SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGPIPE,
+};
 
 static _Atomic(struct neap_loop *) catcher;
 
@@ -59,12 +62,14 @@ struct neap_loop {
 	neap_ns armed;                      /* what it is set to; neap_never not at all; 0 it fired */
 };
 
-static neap_ns clock_now(void)
+static neap_ns read_clock(clockid_t clock)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_BOOTTIME, &t);
+	clock_gettime(clock, &t);
 	return (neap_ns)t.tv_sec * SECOND_NS + t.tv_nsec;
 }
+
+static neap_ns clock_now(void) { return read_clock(CLOCK_BOOTTIME); }
 
 static void on_timer(struct ev_loop *ev, struct ev_io *timer, int events)
 {
@@ -155,6 +160,13 @@ neap_ns neap_loop_now(const struct neap_loop *l)
 {
 	(void)l;   /* may be NULL */
 	return clock_now();
+}
+
+neap_ns neap_loop_asleep(const struct neap_loop *l)
+{
+	(void)l;
+	neap_ns awake = read_clock(CLOCK_MONOTONIC);   /* first: the difference is then never negative */
+	return clock_now() - awake;
 }
 
 neap_ns neap_loop_turn(struct neap_loop *l, neap_ns until)

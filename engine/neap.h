@@ -1018,7 +1018,10 @@ int neap_segment_check(struct neap_segment *s);
  * and returns, then its caller looks what there is to drain. */
 struct neap_loop;
 
-enum { NEAP_SIGINT = 1, NEAP_SIGTERM = 2, NEAP_SIGHUP = 4 };
+enum {
+	NEAP_SIGINT = 1, NEAP_SIGTERM = 2, NEAP_SIGHUP = 4, NEAP_SIGQUIT = 8, NEAP_SIGUSR1 = 16,
+	NEAP_SIGPIPE = 32,
+};
 
 /* 'slack_ns', 0 to 1 s: the timer ends turns at least this far apart, so that under load one
  * turn serves many; it makes no lone wait late. NULL when the system refuses: errno says why. */
@@ -1028,6 +1031,8 @@ void neap_loop_close(struct neap_loop *l);
 /* The clock: ns since the machine started, counting on while it sleeps. There is one for all loops
  * and processes, so who has a loop of another kind may say NULL. */
 neap_ns neap_loop_now(const struct neap_loop *l);
+/* How much of that the machine has slept: it grows while the machine does. */
+neap_ns neap_loop_asleep(const struct neap_loop *l);
 /* Wait until something happens on a watched socket or signal, or 'until' has come, and see to it;
  * answers the clock. 0 looks and does not wait, neap_never waits for events alone. A turn may end
  * for no visible reason, so look again. */
@@ -1040,6 +1045,18 @@ int neap_loop_catch(struct neap_loop *l, int signals);
 /* The signals remembered since the last call, as a sum. */
 int neap_loop_signals(struct neap_loop *l);
 /* ==== end of loop ==== */
+
+/* ==== ring 2: service, between a process and who started it ============================= */
+
+/* Send a datagram to a Unix socket, "/path" or, in the abstract namespace, "@name": what is told to
+ * systemd goes so (sd_notify). NEAP_ERANGE for another name; NEAP_ESYS when it does not get there:
+ * nobody listens, or it would have to wait. */
+int neap_service_tell(const char *socket, const char *text, size_t size);
+/* Is this descriptor the file of that device and inode? */
+int neap_service_is(int fd, uint64_t device, uint64_t inode);
+/* The number of this process. */
+int64_t neap_service_process(void);
+/* ==== end of service ==== */
 
 /* ==== ring 2: wait, for threads that block ============================================== */
 
@@ -1239,6 +1256,9 @@ void neap_server_guard(struct neap_server *s);
 int neap_server_listen(struct neap_server *s, const char *address, char *error, size_t size);
 /* The same for HTTP: whoever comes there speaks it and nothing else. */
 int neap_server_listen_http(struct neap_server *s, const char *address, char *error, size_t size);
+/* Listen with a socket that listens already, of whoever started this process; it is the server's from
+ * now on, and no file is unlinked for it. The number of the listener, or as above. */
+int neap_server_adopt(struct neap_server *s, int fd, int http, char *error, size_t size);
 /* Where it listens, the port that was given for :0 included; NULL when there is none. */
 const char *neap_server_address(const struct neap_server *s, int listener);
 /* Accept no client of Redis any more; those who are in stay, and HTTP's may come and hear of it. */

@@ -181,9 +181,11 @@ describe("neap", function ()
       local said = pipe:read "*a"
       pipe:close()
       local expected = ([[
-neap: listening on unix:@socket
+info listening address=unix:@socket protocol=resp
 neap: unix:@socket: Address already in use
 another 1
+notice draining held=0
+info stopped
 status 0
 gone
 ]]):gsub("@socket", socket)

@@ -405,9 +405,9 @@ describe("the program", function ()
 
   it("ends with a word to those who wait, status 0 and no socket left", function ()
     local path = process.unused_path()
-    local worker = process.worker(POLICY, "unix:" .. path)
+    local worker = process.worker(POLICY, "unix:" .. path, "--drain", "1m")
     local holder = process.dial(worker.address)
-    assert.equal("GRANTED", holder:ask("NEAP.ACQUIRE", "one")[1])
+    local lease = holder:ask("NEAP.ACQUIRE", "one")[2]
     local parked, peers = {}, {}
     for i = 1, 3 do
       parked[i] = process.start { "redis-cli", "-s", path, "NEAP.ACQUIRE", "one", "BLOCK", "60000" }
@@ -415,17 +415,19 @@ describe("the program", function ()
       peers[i]:send("NEAP.ACQUIRE", "one", "BLOCK", 0)
     end
     process.eventually(function () return holder:ask("NEAP.SNAPSHOT", "one")[4] == 6 end)
-    local told = socket.gettime()
-    assert.same({ "", 0 }, { worker:stop() })
-    assert.is_true(socket.gettime() - told < AT_ONCE_S)
+    worker:signal "TERM"
     for i = 1, 3 do
       local reply = peers[i]:receive()
-      assert.same({ "SHED", null, -1, "drain" }, { reply[1], reply[2], reply[4], reply[5] })
+      assert.same({ "SHED", null, 1000, "drain" }, { reply[1], reply[2], reply[4], reply[5] })
       local said, status = parked[i]:finish()
-      assert.matches("^SHED\n\n%d+\n%-1\ndrain\n$", said)
+      assert.matches("^SHED\n\n%d+\n1000\ndrain\n$", said)
       assert.equal(0, status)
       peers[i]:hang_up()
     end
+    local told = socket.gettime()
+    assert.equal(1, holder:ask("NEAP.RELEASE", lease))
+    assert.same({ "notice draining held=1\ninfo stopped\n", 0 }, { worker:finish() })
+    assert.is_true(socket.gettime() - told < AT_ONCE_S)
     holder:hang_up()
     assert.same({ "", 1 }, { output("test -e " .. path) })
   end)

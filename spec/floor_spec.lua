@@ -11,7 +11,7 @@ local function start(policy)
   local pipe = io.popen("echo $$; exec neap run --listen 127.0.0.1:0 " .. POLICY .. " 2>&1")
   local pid = pipe:read "*l"
   local line = pipe:read "*l"
-  local port = line and line:match "listening on 127%.0%.0%.1:(%d+)"
+  local port = line and line:match "listening address=127%.0%.0%.1:(%d+)"
   assert(port, line)
   return port, function ()
     os.execute("kill " .. pid)
@@ -50,7 +50,7 @@ describe("floor", function ()
 
   describe("without users", function ()
     setup(function () port, stop = start [[policy "p" { limits = { calls = "2 in flight" } }]] end)
-    teardown(function () assert.equal("", stop()) end)
+    teardown(function () assert.equal("notice draining held=0\ninfo stopped\n", stop()) end)
 
     it("answers what clients ask first", function ()
       rows {

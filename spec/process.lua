@@ -75,10 +75,12 @@ function running:finish()
   return text, tonumber(status)
 end
 
---- Send it a signal, TERM unless told, and wait.
+--- Send it a signal, TERM unless told, and wait. A worker's words that it ends are left out.
 function running:stop(name)
   self:signal(name or "TERM")
-  return self:finish()
+  local text, status = self:finish()
+  text = text:gsub("info stopped\n$", ""):gsub("warning drained [^\n]+\n$", "")
+  return (text:gsub("notice draining held=%d+\n$", "")), status
 end
 
 --- End what a spec that failed left running, but for one; for after_each.
@@ -88,15 +90,18 @@ function process.sweep(but)
   end
 end
 
---- `neap run` with this policy, listening on any port of the loopback interface or where told.
---- Its `port` and `address` are set once it listens; without one it ended, and finish() says why.
+--- `neap run` with this policy, listening on any port of the loopback interface or where told, with
+--- these words more. It does not wait for what is held at its end, unless told. Its `port` and
+--- `address` are set once it listens; without one it ended, and finish() says why.
 ---@param listen string?
-function process.worker(policy, listen)
+---@param ... string
+function process.worker(policy, listen, ...)
   local path = process.file(policy)
-  local self = process.start { BIN, "run", "--listen", listen or "127.0.0.1:0", path }
+  local self = process.start { BIN, "run", "--listen", listen or "127.0.0.1:0", "--drain", "1ms",
+    path, ... }
   local line = self:line()
   os.remove(path)
-  self.address = line:match "^neap: listening on (%S+)$"
+  self.address = line:match "^info listening address=(%S+) protocol=resp$"
   assert(self.address, line)
   self.port = self.address:match ":(%d+)$"
   return self

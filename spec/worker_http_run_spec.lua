@@ -22,7 +22,7 @@ describe("neap run speaking HTTP", function ()
       "127.0.0.1:0", "--http", "127.0.0.1:0", path }
     running = process.start(words)
     running:line()
-    http = running:line():match "^neap: speaking HTTP on (%S+)$"
+    http = running:line():match "^info listening address=(%S+) protocol=http$"
     os.remove(path)
     assert(http)
   end
@@ -48,8 +48,9 @@ describe("neap run speaking HTTP", function ()
     assert.truthy(peer:hear():find("^HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"))
     peer:hang_up()
     local said, status = running:stop()
-    assert.same({ "neap: a client was cut off: a body comes with its Content-Length\n"
-      .. "neap: a client was cut off: this is no HTTP request\n", 0 }, { said, status })
+    said = said:gsub("client=%d+", "client=N")
+    assert.same({ 'warning cut-off client=N reason="a body comes with its Content-Length"\n'
+      .. 'warning cut-off client=N reason="this is no HTTP request"\n', 0 }, { said, status })
   end)
 
   it("is believed by Prometheus' own parser", function ()

@@ -468,14 +468,12 @@ describe("the worker's HTTP", function ()
     local works = self.desk.works
     self.desk.works = function () error "on purpose" end
     local log = {}
-    local stderr = io.stderr
-    rawset(io, "stderr", { write = function (_, ...) log[#log + 1] = table.concat { ... } end })
+    self.log.write = function (line) log[#log + 1] = line end
     send(c, request("GET", "/healthz"))
-    rawset(io, "stderr", stderr)
     self.desk.works = works
     assert.equal(500, receive(c).status)
     assert.is_true(c.closed)
-    assert.truthy(log[1]:find("^neap: /healthz: .*on purpose"))
+    assert.truthy(log[1]:find('^error bug bug="/healthz: .*on purpose'))
     assert.equal(200, get(other, "/healthz").status)
   end)
 end)

@@ -127,16 +127,33 @@ end
 
 -- ---- run ---------------------------------------------------------------------------------------
 
+-- What run was told beside the file; or nil, and it was told what is wrong.
+local function run_options(options)
+  local format, drain = options["log-format"], options.drain
+  if format and format ~= "text" and format ~= "json" then
+    complain("--log-format: 'text' or 'json' expected, got '", show(format, 40), "'")
+    return nil
+  end
+  local drain_ns, problem
+  if drain then drain_ns, problem = notation.duration(drain) end
+  if problem then
+    complain("--drain: ", problem)
+    return nil
+  end
+  return { listen = options.listen, http = options.http, verbose = options.verbose,
+    log = options.log, log_format = format, drain_ns = drain_ns,
+    virtual = options["virtual-clock"] }
+end
+
 local function run(files, options)
+  options = run_options(options)
+  if not options then return USAGE end
   options.host = {}
   local tree = load(files[1], { supported = policy.supported, host = options.host },
     not options.verbose)
   if not tree then return WRONG end
-  if options.verbose and not jit.status() then
-    complain("the JIT compiler is off: this process may not make pages executable")
-  end
   if not options.listen and not tree.listen.resp[1] then options.listen = { ADDRESS } end
-  local ok, problem = require "neap.worker".run(tree, options)
+  local ok, problem = require "neap.worker.life".run(tree, options)
   if not ok then
     complain(problem)
     return WRONG
@@ -208,20 +225,26 @@ end
 local VERBS = {
   run = {
     files = { 1, 1 },
-    options = { listen = "list", http = "list", verbose = "flag" },
+    options = { listen = "list", http = "list", verbose = "flag", log = "value",
+      ["log-format"] = "value", drain = "value", ["virtual-clock"] = "flag" },
     act = run,
     help = [[
-usage: neap run [--listen ADDRESS]… [--http ADDRESS]… [--verbose] POLICY
+usage: neap run [OPTION]… POLICY
 
 Serve the limits of a policy file to any Redis client, and by HTTP where told, until SIGINT or
-SIGTERM.
+SIGTERM: then who waits is told so, and who holds something may give it back. A second one ends it
+at once. SIGQUIT logs a snapshot, SIGUSR1 opens the log's file anew.
 
   --listen ADDRESS   where, instead of what the file says; again for more: 127.0.0.1:6390
                      (unless told), [::1]:6390, localhost:0, unix:/run/neap.sock
   --http ADDRESS     where to speak HTTP, instead of what the file says: 127.0.0.1:9390. It has
                      /metrics /healthz /readyz /v1/check/POLICY /v1/release/LEASE
                      /v1/snapshot[/POLICY]
-  --verbose          say more on standard error
+  --drain DURATION   how long what is held may take to come back at the end: 30s (unless told)
+  --log FILE         write the log there instead of on standard error
+  --log-format text|json   text unless told: level event key=value…
+  --verbose          log more
+  --virtual-clock    for tests: time stands still, but for DEBUG CLOCK
 ]],
   },
   check = {

@@ -2,7 +2,8 @@
 ---
 --- One thread and one loop. A turn of the loop brings bytes in and lets time pass; then what the
 --- engine ended is told to those who waited, and what the clients sent is answered, until neither
---- has anything left. Replies leave when the loop goes to sleep.
+--- has anything left. Replies leave when the loop goes to sleep. When it begins and ends is told in
+--- neap.worker.life.
 local bit = require "bit"
 local ffi = require "ffi"
 local C = require "neap.engine"
@@ -11,12 +12,14 @@ local desk = require "neap.worker.desk"
 local events = require "neap.worker.events"
 local floor = require "neap.worker.floor"
 local http = require "neap.worker.http"
+local log = require "neap.worker.log"
 local look = require "neap.worker.look"
 local manual = require "neap.worker.manual"
 local pubsub = require "neap.worker.pubsub"
 local report = require "neap.worker.report"
 local runtime = require "neap.runtime"
 local stream = require "neap.worker.stream"
+local virtual = require "neap.worker.virtual"
 
 local error, ipairs, setmetatable, tonumber = error, ipairs, setmetatable, tonumber
 
@@ -24,7 +27,6 @@ local WAITERS_MAX = 2 ^ 18      -- parked callers and leases at once; 32 MB when
 local CLIENTS_MAX = 10000
 local KEYS_MAX = 2 ^ 22         -- of CL.THROTTLE and GCRA; 84 MB when all are used
 local SLACK_NS = 20000          -- see neap.runtime.ev
-local DRAIN_NS = 1000000000     -- for replies to be fetched after the last word
 local BATCH = 256
 
 local worker = {}
@@ -89,23 +91,41 @@ end
 ---@field stream neap.Stream
 ---@field started ffi.cdata*        ns, of the loop's clock
 ---@field lag { waits: ffi.cdata*, counts: ffi.cdata* }  how late turns began that a timer ended
----@field over boolean?             somebody said SHUTDOWN
----@field resp_count integer         listeners; those after them speak HTTP
+---@field log neap.Log
+---@field shut_down fun()            what SHUTDOWN does
+---@field listeners { address: string, protocol: "resp"|"http" }[]
+---@field own_clock boolean          limits live by another clock than the loop
 ---@field handlers table<integer, fun(client: integer, command: ffi.cdata*)>  by kind
 
---- Listen there; what is in the way of that, or nil.
-local function listen(self, how, addresses)
+--- Listen wherever this protocol is wanted; what is in the way of that, or nil. Sockets that were
+--- handed over stand in for addresses.
+local function listen(self, protocol, addresses, sockets)
+  local server, is_http, adopted = self.server, protocol == "http", false
   local line = ffi.new "char[256]"
-  for _, address in ipairs(addresses) do
-    if how(self.server, address, line, 256) < 0 then return ffi.string(line) end
-    if how == C.neap_server_listen then self.resp_count = self.resp_count + 1 end
+  local function add(number)
+    if number < 0 then return ffi.string(line) end
+    local address = ffi.string(C.neap_server_address(server, number))
+    self.listeners[#self.listeners + 1] = { address = address, protocol = protocol }
+  end
+  for _, one in ipairs(sockets or {}) do
+    if one.http == is_http then
+      local problem = add(C.neap_server_adopt(server, one.fd, is_http and 1 or 0, line, 256))
+      if problem then return problem end
+      adopted = true
+    end
+  end
+  local how = is_http and C.neap_server_listen_http or C.neap_server_listen
+  for _, address in ipairs(adopted and {} or addresses) do
+    local problem = add(how(server, address, line, 256))
+    if problem then return problem end
   end
 end
 
 --- Everything of a worker, listening; or nil and one line that says what is in the way.
 ---@param tree neap.tree
----@param options { listen: string[]?, http: string[]?, clock: (fun(): ffi.cdata*)? }
----  clock: the loop's unless told
+---@param options { listen: string[]?, http: string[]?, clock: (fun(): ffi.cdata*)?,
+---  sockets: { fd: integer, http: boolean }[]?, log: neap.Log?, virtual: boolean? }
+---  clock: the loop's unless told; virtual: it is what DEBUG CLOCK says
 ---@return neap.Worker?
 ---@return string? message
 function worker.open(tree, options)
@@ -119,13 +139,15 @@ function worker.open(tree, options)
   if not random then return nil, message end
   local loop = C.neap_loop_open(SLACK_NS)
   if loop == nil then return nil, "the system refuses an event loop, error " .. ffi.errno() end
-  local clock = options.clock or function () return C.neap_loop_now(loop) end
+  local own = options.virtual and virtual.new() or nil
+  local clock = options.clock or own and own.now or function () return C.neap_loop_now(loop) end
   self = {
     loop = loop, clock = clock, server = C.neap_server_open(loop, CLIENTS_MAX),
     engine = C.neap_engine_open(WAITERS_MAX, clock()),
     keys = C.neap_keys_open(KEYS_MAX, random), handlers = {},
     batch = ffi.new("struct neap_completion[?]", BATCH), command = ffi.new "struct neap_command",
-    resp_count = 0,
+    listeners = {}, log = options.log or log.new(), shut_down = function () end,
+    own_clock = options.clock ~= nil or own ~= nil,
     started = C.neap_loop_now(loop),
     lag = { waits = ffi.new "struct neap_waits", counts = ffi.new "struct neap_stats" },
   }
@@ -142,17 +164,18 @@ function worker.open(tree, options)
   self.forget = function (client) self.pubsub:closed(client) end
   self.desk = desk.new(self.server, self.engine, books, self.keys, clock, self.events)
   self.unblock = function (_, client) return self.desk:unblock(client) end
-  self.shut_down = function () self.over = true end
-  floor.define(self, tree, own_commands(self))
+  local commands = own_commands(self)
+  commands[#commands + 1] = own and own.command(self)
+  floor.define(self, tree, commands)
   self.stream = stream.new(self)
   self.http = http.new(self, tree)
   self.handlers[C.NEAP_REQUEST] = function (_, command)
     local bug = self.http:request(command)
-    if bug then io.stderr:write("neap: ", bug, "\n") end
+    if bug then self.log:error("bug", "bug", bug) end
   end
 
-  message = listen(self, C.neap_server_listen, options.listen or tree.listen.resp)
-    or listen(self, C.neap_server_listen_http, options.http or tree.listen.http)
+  message = listen(self, "resp", options.listen or tree.listen.resp, options.sockets)
+    or listen(self, "http", options.http or tree.listen.http, options.sockets)
   if message then
     worker.close(self)
     return nil, message
@@ -187,13 +210,14 @@ local function serve(self)
     local client = tonumber(command.client)
     if command.kind == C.NEAP_CLOSED then
       if command.note ~= nil then
-        io.stderr:write("neap: a client was cut off: " .. ffi.string(command.note) .. "\n")
+        self.log:warning("cut-off", "client", client, "reason", ffi.string(command.note))
       end
       self.desk:closed(client)
       self.pubsub:closed(client)
       self.stream:closed(client)
     else
       handlers[command.kind](client, command)
+      if self.own_clock then now = self.clock() end   -- it may just have been set
     end
   end
 end
@@ -202,8 +226,8 @@ end
 ---@param self neap.Worker
 ---@param until_ns ffi.cdata*
 function worker.turn(self, until_ns)
-  local due = C.neap_engine_next_due(self.engine)
-  for _, other in ipairs { self.events.due, self.stream.due } do
+  local due = self.own_clock and C.neap_never or C.neap_engine_next_due(self.engine)
+  for _, other in ipairs(self.own_clock and {} or { self.events.due, self.stream.due }) do
     if other < until_ns then until_ns = other end
   end
   C.neap_loop_turn(self.loop, due < until_ns and due or until_ns)
@@ -216,73 +240,6 @@ function worker.turn(self, until_ns)
   self.events:flush(now)
   self.stream:tick(now)
   runtime.use(before)
-end
-
---- Hooks are called while a thread looks on, which names one that does not come back.
-local function guarded()
-  local watch
-  return function (policy, hook, fn)
-    watch = watch or require "neap.policy.watch" ()
-    return watch:over(policy, hook, fn)
-  end
-end
-
-local function is_over(signals)
-  return signals % (2 * C.NEAP_SIGTERM) >= C.NEAP_SIGINT
-end
-
---- Serve until SIGINT or SIGTERM. Then nothing more is granted, those who wait are told, and
---- what is written is sent.
----@param tree neap.tree
----@param options { listen: string[]?, http: string[]?, verbose: boolean?, host: neap.policy.Host? }
----  host: what the file's hooks were lent when it was read; it gets a clock and events
----@return boolean ok
----@return string? message
-function worker.run(tree, options)
-  options.guard = guarded()
-  local self, message = worker.open(tree, options)
-  if not self then return false, message end
-  local host = options.host or {}
-  function host.now() return tonumber(self.clock()) / 1e9 end
-  function host.emit(event, fields) self.events:emit("-", event, fields or {}) end
-  local address, i = C.neap_server_address(self.server, 0), 0
-  while address ~= nil do
-    local what = i < self.resp_count and "listening on " or "speaking HTTP on "
-    io.stderr:write("neap: ", what, ffi.string(address), "\n")
-    i = i + 1
-    address = C.neap_server_address(self.server, i)
-  end
-  if C.neap_loop_catch(self.loop, C.NEAP_SIGINT + C.NEAP_SIGTERM) ~= C.NEAP_OK then
-    worker.close(self)
-    return false, "another loop of this process catches signals"
-  end
-  local signals
-  repeat
-    worker.turn(self, C.neap_never)
-    signals = C.neap_loop_signals(self.loop)
-  until self.over or is_over(signals)
-
-  runtime.use(self.runtime)
-  C.neap_server_drain(self.server)
-  self.desk:drain()
-  local give_up = C.neap_loop_now(self.loop) + DRAIN_NS
-  repeat
-    while tell(self) do end
-    serve(self)
-    self.events:flush(C.neap_never)   -- there is no later
-    self.stream:tick(self.clock())
-    local client, unsent = 0, false
-    local info = ffi.new "struct neap_client"
-    repeat
-      client = tonumber(C.neap_server_after(self.server, client))
-      unsent = unsent or client ~= 0 and C.neap_server_client(self.server, client, info) == 0
-        and info.out_bytes > 0
-    until client == 0
-    if not unsent then break end
-    C.neap_loop_turn(self.loop, C.neap_loop_now(self.loop) + 10000000)
-  until C.neap_loop_now(self.loop) > give_up
-  worker.close(self)
-  return true
 end
 
 return worker

@@ -24,6 +24,7 @@ local remove = table.remove
 local GRANTED, WAITING, NEVER = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
 local CANCELLED, WOKEN, QUEUE_FULL = C.NEAP_CANCELLED, C.NEAP_WOKEN, C.NEAP_QUEUE_FULL
 local SHED = C.NEAP_SHED
+local DRAIN_MS = 1000   -- then another worker may be there
 local KEY_BYTES = 1024
 
 local id_key = leases.id_key
@@ -299,7 +300,7 @@ local function ask(self, client, account, options, leased)
     ttl_ns = leased and (options.ttl and options.ttl * 1e6 or account.ttl_ns) or nil,
   }
   if keys then party.names, party.keys = names, keys end
-  if self.draining then return tell(self, party, "SHED", nil, 0, -1, "drain") end
+  if self.draining then return tell(self, party, "SHED", nil, 0, DRAIN_MS, "drain") end
   if account.queues and is_shed(account.live, party, variant, now) then
     return tell(self, party, "SHED", nil, 0, -1, "queue")
   end
@@ -371,7 +372,7 @@ function desk:completed(done, now)
   elseif status == QUEUE_FULL then   -- another has its place
     tell(self, party, "SHED", nil, since_ms(party.since, at), -1, "queue")
   elseif status == CANCELLED then
-    tell(self, party, "SHED", nil, since_ms(party.since, at), -1, "drain")
+    tell(self, party, "SHED", nil, since_ms(party.since, at), DRAIN_MS, "drain")
   else
     tell(self, party, "RETRY", nil, since_ms(party.since, at), retry_ms(self, party, now),
       "timeout")

@@ -250,13 +250,13 @@ local floor = {}
 ---@param tree neap.tree      whose users may log in
 ---@param own neap.Command[]  the worker's, beside the floor's
 function floor.define(worker, tree, own)
-  local function now() return C.neap_loop_now(worker.loop) end
+  local now = worker.clock or function () return C.neap_loop_now(worker.loop) end
   local self = {
     server = worker.server, keys = worker.keys, users = users.of(tree), now = now, wall = os.time,
     started = now(), version = ffi.string(C.neap_version), sections = worker.sections,
     forget = worker.forget, pubsub = worker.pubsub,
     unblock = worker.unblock and function (client) return worker.unblock(worker, client) end,
-    shut_down = worker.shut_down and function () worker.shut_down(worker) end,
+    shut_down = worker.shut_down and function () worker.shut_down() end,
     commands = commands.new(worker.server),
   }
   self.commands:define(list)
@@ -266,7 +266,7 @@ function floor.define(worker, tree, own)
   for kind in pairs(self.commands.by_kind) do
     worker.handlers[kind] = function (_, command)
       local bug = self.commands:dispatch(self, command)
-      if bug then io.stderr:write("neap: ", bug, "\n") end
+      if bug then worker.log:error("bug", "bug", bug) end
     end
   end
 end
