@@ -160,7 +160,9 @@ describe("neap", function ()
       echo "status $?"
     } | while read -r word rest; do
       case $word in
-        neap:)  echo "$word $rest"
+        info|notice)
+                echo "$word $rest"
+                [ "${rest%% *}" = listening ] || continue
                 @bin run --listen unix:@socket @policy
                 echo "another $?"
                 kill -@signal $pid ;;

@@ -74,7 +74,7 @@ local function neap()
   local server = start("neap run --listen 127.0.0.1:0 " .. policy)
   local line = server.pipe:read "*l"
   os.remove(policy)
-  server.port = assert(line and line:match "listening on 127%.0%.0%.1:(%d+)", line)
+  server.port = assert(line and line:match "listening address=127%.0%.0%.1:(%d+)", line)
   return server
 end
 

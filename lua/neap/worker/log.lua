@@ -48,7 +48,8 @@ function log.new(options)
   local self = setmetatable({
     path = options.path, json = options.format == "json", verbose = options.verbose,
     now = options.now or function () return C.neap_loop_now(nil) end,
-    wall = options.wall or os.time, write = options.write, journal = false, folds = {}, fold_count = 0, next_ns = huge,
+    wall = options.wall or os.time, write = options.write, journal = false, folds = {},
+    fold_count = 0, next_ns = huge,
   }, log)
   if self.path then
     local fine, message = self:reopen()
