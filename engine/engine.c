@@ -269,6 +269,7 @@ struct neap_engine *neap_engine_open(uint32_t waiters_max, neap_ns now)
 	e->lines.waiter = calloc(waiters_max, sizeof *e->lines.waiter);
 	e->wheel = neap_wheel_open(waiters_max, now);
 	e->at = now;
+	e->late_ns = neap_never;
 	e->waiters_max = waiters_max;
 	if (!e->lines.waiter || !e->wheel) {
 		neap_engine_close(e);

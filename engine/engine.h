@@ -17,6 +17,7 @@ struct neap_engine {
 	uint32_t untouched;         /* records from here on were never used */
 	uint32_t free, free_last;   /* list, by next, the one free longest first */
 	uint32_t ended, ended_last; /* list, by next, in the order it happened */
+	neap_ns late_ns, grace_ns;  /* see late.c */
 	uint32_t dirty;             /* posts: the heap's first, see turn.c */
 	struct neap_engine_stats stats;
 };
@@ -68,8 +69,15 @@ void neap_turn_ask_anew(struct neap_engine *e, const struct neap_asked *a, int32
 void neap_turn_ask_key_anew(struct neap_engine *e, const struct neap_limiter *l, uint64_t key);
 void neap_turn_ask_all_anew(struct neap_engine *e, const struct neap_limiter *l);
 void neap_turn_settle(struct neap_engine *e);
-/* End one who waits otherwise than by a grant. */
+/* End one who waits otherwise than by a grant; whom that lets go is asked when _settle comes. */
+void neap_turn_leave(struct neap_engine *e, uint32_t name, int status);
+/* The same, and _settle. */
 void neap_turn_drop(struct neap_engine *e, uint32_t name, int status);
+
+/* ---- late.c ---- */
+
+/* It is 'now', and nothing has happened since e->at. */
+void neap_late_jump(struct neap_engine *e, neap_ns now);
 
 /* ---- front.c ---- */
 

@@ -866,6 +866,11 @@ void neap_engine_touch_key(struct neap_engine *e, const struct neap_limiter *l, 
 			   neap_ns now);
 /* Let time pass. Answers the number of completions to drain. */
 int64_t neap_engine_advance(struct neap_engine *e, neap_ns now);
+/* From now on: when what is due is found more than 'late_ns' (>= 0) late, the process stood still, and
+ * who waited is granted at 'now' instead of when its turn was, so that no more leave at once than a
+ * burst; deadlines are over, and sleepers that came due sleep 'grace_ns' (> 0) more. neap_never, as
+ * it is unless told: every grant at its own instant, however late. */
+void neap_engine_late(struct neap_engine *e, neap_ns late_ns, neap_ns grace_ns);
 /* When to call _advance next: no ticket ends by time before this. neap_never: none will. */
 neap_ns neap_engine_next_due(struct neap_engine *e);
 /* Move up to 'max' completions, in the order they happened, into out; the number moved. Their
@@ -880,6 +885,7 @@ struct neap_engine_stats {
 	int64_t lines;         /* distinct (all, costs in use) that somebody waits for */
 	int64_t wakeups;       /* heads asked because their time came or a permit did, ever */
 	int64_t granted;       /* tickets granted, ever */
+	int64_t jumps;         /* the process was found to have stood still, see _late, ever */
 	int64_t bytes;         /* memory held */
 };
 void neap_engine_stats(const struct neap_engine *e, struct neap_engine_stats *out);

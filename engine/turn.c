@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* turn.c - time passes, and heads are asked.
  *
- * Time is never skipped. Whatever call comes in at 'now', everything due before happens first, in
- * order, each at its own instant: a head whose token came 80 us ago is charged 80 us ago, so the
+ * Time is never skipped, unless the process stood still (late.c). Whatever call comes in at 'now',
+ * everything due before happens first, in order, each at its own instant: a head whose token came 80 us ago is charged 80 us ago, so the
  * one behind it loses nothing by a late loop, and several grants may fall due in one call.
  *
  * What falls due at one and the same instant happens in the order of arrival: first those who may
@@ -374,7 +374,7 @@ void neap_turn_settle(struct neap_engine *e)
 	}
 }
 
-void neap_turn_drop(struct neap_engine *e, uint32_t name, int status)
+void neap_turn_leave(struct neap_engine *e, uint32_t name, int status)
 {
 	uint32_t line = waiter(e, name)->line;
 	const struct neap_line *l = neap_line_at(&e->lines, line);
@@ -391,6 +391,11 @@ void neap_turn_drop(struct neap_engine *e, uint32_t name, int status)
 	} else if (was_first && head == name) {
 		neap_turn_mark(e, post);
 	}
+}
+
+void neap_turn_drop(struct neap_engine *e, uint32_t name, int status)
+{
+	neap_turn_leave(e, name, status);
 	neap_turn_settle(e);
 }
 
@@ -462,6 +467,8 @@ neap_ns neap_turn_to(struct neap_engine *e, neap_ns now)
 		now = neap_horizon - 1;
 	if (now < e->at)
 		now = e->at;
+	if (now - e->at > e->late_ns && now - neap_wheel_next(e->wheel) > e->late_ns)
+		neap_late_jump(e, now);
 	while (neap_wheel_count(e->wheel) && (id = neap_wheel_pop(e->wheel, now, &due)) >= 0) {
 		if (due > e->at)
 			e->at = due;

@@ -28,6 +28,7 @@ local CLIENTS_MAX = 10000
 local KEYS_MAX = 2 ^ 22         -- of CL.THROTTLE and GCRA; 84 MB when all are used
 local SLACK_NS = 20000          -- see neap.runtime.ev
 local BATCH = 256
+local LATE_NS, GRACE_NS = 250000000LL, 1000000000LL   -- see neap_engine_late
 
 local worker = {}
 
@@ -156,6 +157,7 @@ function worker.open(tree, options)
     return nil, "there is not enough memory"
   end
   self.runtime = runtime_of(self)
+  if not self.own_clock then C.neap_engine_late(self.engine, LATE_NS, GRACE_NS) end
   if #tree.users > 0 then C.neap_server_guard(self.server) end
   C.neap_server_throttle(self.server, self.keys)
   self.events = events.new { clock = clock, wall = os.time,
