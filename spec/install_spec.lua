@@ -51,9 +51,14 @@ describe("an installation", function ()
 
   it("has the program, library, header, pkg-config file and modules", function ()
     for path in ("bin/neap lib/libneap.so include/neap.h lib/pkgconfig/neap.pc " ..
-      "share/lua/5.1/neap/engine.lua share/lua/5.1/neap/worker/page/page.html"):gmatch "%S+" do
+      "share/lua/5.1/neap/engine.lua share/lua/5.1/neap/worker/page/page.html " ..
+      "share/man/man1/neap.1 lib/systemd/system/neap.socket " ..
+      "lib/systemd/system/neap-http.socket share/bash-completion/completions/neap " ..
+      "share/zsh/site-functions/_neap share/fish/vendor_completions.d/neap.fish"):gmatch "%S+" do
       must("test -f " .. prefix .. "/" .. path)
     end
+    must(("grep -q '^ExecStart=%s/first/bin/neap run ' %s/lib/systemd/system/neap.service"):format(
+      top, prefix))
   end)
 
   it("runs from any directory, moved after it was installed", function ()

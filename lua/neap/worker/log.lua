@@ -82,17 +82,19 @@ local function cut(name, text)
   return (text:sub(1, most):gsub("[\192-\255][\128-\191]*$", "")) .. "…"   -- no half a character
 end
 
+local function quoted(text) return (value(text):gsub("\\/", "/")) end
+
 local function in_text(name, x)
   local text = cut(name, tostring(x))
   if text:find "^[%w%._:/@%%%+%[%]%-]+$" then return text end
-  return (value(text):gsub("\\/", "/"))
+  return quoted(text)
 end
 
 local function in_json(name, x)
   if type(x) == "boolean" or type(x) == "number" and x % 1 == 0 and x < 2 ^ 53 then
     return value(x)
   end
-  return value(cut(name, tostring(x)))
+  return quoted(cut(name, tostring(x)))
 end
 
 -- Of a list of names and values.

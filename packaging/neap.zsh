@@ -1,0 +1,67 @@
+#compdef neap
+# Completion of neap's command line for zsh.
+
+_neap() {
+	local curcontext=$curcontext state line
+	typeset -A opt_args
+	local -a verbs=(
+		'run:serve the limits of a policy file to any Redis client'
+		'check:read policy files and tell all that is wrong with them'
+		'inspect:look into the limiters that processes share'
+		'top:the same, again and again'
+		'exec:run a command under a permit of a worker'
+		'pace:copy lines at the pace of a limit'
+		'help:explain a verb'
+	)
+	_arguments -C '(- *)--version[print the version]' '(- *)--help[print help]' \
+		'1:verb:->verb' '*::argument:->argument' && return
+	case $state in
+	verb) _describe verb verbs ;;
+	argument)
+		case $line[1] in
+		run)
+			_arguments '(- *)--help[print the options]' \
+				'*--listen[where, instead of what the file says]:address' \
+				'*--http[where to speak HTTP]:address' \
+				'--drain[how long what is held may take to come back]:duration' \
+				'--log[write the log there]:file:_files' \
+				'--log-format[how a line of the log looks]:format:(text json)' \
+				'--verbose[log more]' \
+				'--virtual-clock[time stands still, but for DEBUG CLOCK]' \
+				'1:policy:_files -g "*.lua"' ;;
+		check)
+			_arguments '(- *)--help[print the options]' \
+				'--print[how to print what is right]:form:(table json)' \
+				'*:policy:_files -g "*.lua"' ;;
+		inspect)
+			_arguments '(- *)--help[print the options]' \
+				'--json[one line of JSON for each]' \
+				'*:segment:_files -W /dev/shm' ;;
+		top)
+			_arguments '(- *)--help[print the options]' \
+				'--every[time between two looks]:duration' \
+				'--rounds[so often, then end]:count' \
+				'*:segment:_files -W /dev/shm' ;;
+		exec)
+			_arguments '(- *)--help[print the options]' \
+				'--policy[its name]:policy' \
+				'*--cost[what it costs]:cost' \
+				'*--by[whose call it is]:scope' \
+				'--prio[its priority in line]:priority' \
+				'--wait[how long to wait at most]:duration' \
+				'*--ok[an exit status that is no failure]:status' \
+				'--anyway[run without a permit when there is no worker]' \
+				'--addr[where the worker is]:address' \
+				'--user[log in with this name]:name' \
+				'*::command:_normal' ;;
+		pace)
+			_arguments '(- *)--help[print the options]' \
+				'--bytes[a line costs its bytes]' \
+				'--quiet[say nothing]' \
+				'1:limit' ;;
+		help) _describe verb verbs ;;
+		esac ;;
+	esac
+}
+
+_neap "$@"
