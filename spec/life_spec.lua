@@ -71,6 +71,7 @@ describe("a worker's life", function ()
     assert.same({ 'notice draining held=1\nwarning drained held=1 reason="the time is over"\n'
       .. "info stopped\n", 0 }, { worker:finish() })
 
+    local since = socket.gettime()
     for _, second in ipairs { "TERM", "shutdown" } do
       worker = start()
       holder = process.dial(worker.address)
@@ -81,6 +82,7 @@ describe("a worker's life", function ()
       assert.same({ 'warning drained held=1 reason="it was asked again"\ninfo stopped\n', 0 },
         { worker:finish() })
     end
+    assert.truthy(socket.gettime() - since < 25)   -- where each would wait 30 s
   end)
 
   it("logs a snapshot on SIGQUIT, and goes on after SIGHUP and SIGPIPE", function ()
