@@ -3,7 +3,7 @@
 _neap_options() { # VERB
 	case $1 in
 	run) echo --listen --http --drain --log --log-format --verbose --virtual-clock --help ;;
-	check) echo --print --help ;;
+	check) echo --print --diff --quiet --strict --help ;;
 	inspect) echo --json --help ;;
 	top) echo --every --rounds --help ;;
 	exec) echo --policy --cost --by --prio --wait --ok --anyway --addr --user --help ;;
@@ -43,7 +43,7 @@ _neap() {
 	run--log-format)
 		mapfile -t COMPREPLY < <(compgen -W "text json" -- "$word")
 		return ;;
-	run--log)
+	run--log | check--diff)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return ;;
 	run--listen | run--http | run--drain | top--every | top--rounds | exec--policy | exec--cost | \

@@ -23,6 +23,9 @@ complete -c neap -n '__fish_seen_subcommand_from run' -l virtual-clock -d 'Time 
 
 complete -c neap -n '__fish_seen_subcommand_from check' -F
 complete -c neap -n '__fish_seen_subcommand_from check' -l print -x -a 'table json'
+complete -c neap -n '__fish_seen_subcommand_from check' -l diff -r -F -d 'Against that file'
+complete -c neap -n '__fish_seen_subcommand_from check' -l quiet -d 'Print nothing of what is right'
+complete -c neap -n '__fish_seen_subcommand_from check' -l strict -d 'Warnings are mistakes, too'
 
 complete -c neap -n '__fish_seen_subcommand_from inspect' -F
 complete -c neap -n '__fish_seen_subcommand_from inspect' -l json -d 'One line of JSON for each'

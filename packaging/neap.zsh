@@ -32,6 +32,9 @@ _neap() {
 		check)
 			_arguments '(- *)--help[print the options]' \
 				'--print[how to print what is right]:form:(table json)' \
+				'--diff[what becomes of each limit of that file]:old:_files -g "*.lua"' \
+				'--quiet[print nothing of what is right]' \
+				'--strict[warnings are mistakes, too]' \
 				'*:policy:_files -g "*.lua"' ;;
 		inspect)
 			_arguments '(- *)--help[print the options]' \

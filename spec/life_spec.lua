@@ -40,7 +40,7 @@ describe("a worker's life", function ()
 
   local function http_status(worker, target)
     local peer = process.dial(worker.http)
-    peer:say("GET " .. target .. " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    peer:say("GET " .. target .. " HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     local status = peer:hear():match "^HTTP/1.1 (%d+)"
     peer:hang_up()
     return status

@@ -176,6 +176,7 @@ function life:finish()
   local ends = C.neap_loop_now(one.loop) + LAST_NS
   worker.turn(one, 0LL)
   one.events:flush(C.neap_never)   -- there is no later
+  one.stream:tick(one.clock())
   while has_unsent(one.server) and C.neap_loop_now(one.loop) < ends do worker.turn(one, ends) end
   self.log:flush()
   self.log:info("stopped")
