@@ -95,9 +95,9 @@ describe("the page", function ()
   local function start(file, at)
     local path = process.file(file)
     running = process.start { BUILD .. "/bin/neap", "run", "--listen", "127.0.0.1:0", "--http",
-      at or "127.0.0.1:0", path }
-    resp = running:line():match "^neap: listening on (%S+)$"
-    http = running:line():match "^neap: speaking HTTP on (%S+)$"
+      at or "127.0.0.1:0", "--drain", "1ms", path }
+    resp = running:line():match "^info listening address=(%S+) protocol=resp$"
+    http = running:line():match "^info listening address=(%S+) protocol=http$"
     os.remove(path)
     assert(http)
   end
