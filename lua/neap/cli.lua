@@ -142,13 +142,12 @@ local function run_options(options)
   end
   return { listen = options.listen, http = options.http, verbose = options.verbose,
     log = options.log, log_format = format, drain_ns = drain_ns,
-    virtual = options["virtual-clock"] }
+    virtual = options["virtual-clock"], host = {} }
 end
 
 local function run(files, options)
   options = run_options(options)
   if not options then return USAGE end
-  options.host = {}
   local tree = load(files[1], { supported = policy.supported, host = options.host },
     not options.verbose)
   if not tree then return WRONG end

@@ -64,7 +64,7 @@ local function runtime_of(self)
   local function never() error("nothing can wait in a worker", 0) end
   return { engine = self.engine, now_ns = self.clock, waiters_max = WAITERS_MAX,
     now = function () return tonumber(self.clock()) / 1e9 end,
-    report = function (text) io.stderr:write("neap: ", text, "\n") end,
+    report = function (text) self.log:error("fault", "bug", text) end,
     wait = never, sleep = never, spawn = never, run = never,
     cancel = function (ticket)
       return C.neap_engine_cancel(self.engine, ticket, self.clock()) == 1
@@ -131,9 +131,15 @@ end
 ---@return string? message
 function worker.open(tree, options)
   local self
-  local books, message = accounts.new(tree, { guard = options.guard, listener = function (...)
-    if self then self.events:emit(...) end
-  end })
+  local books, message = accounts.new(tree, {
+    guard = options.guard,
+    listener = function (...)
+      if self then self.events:emit(...) end
+    end,
+    log = function (text)
+      if self then self.log:error("fault", "bug", text) end
+    end,
+  })
   if not books then return nil, message end
   local random
   random, message = secret()

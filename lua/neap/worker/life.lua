@@ -13,6 +13,7 @@ local C = require "neap.engine"
 local log_of = require "neap.worker.log"
 local notify_of = require "neap.worker.notify"
 local pulse = require "neap.worker.pulse"
+local runtime = require "neap.runtime"
 local worker = require "neap.worker"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
@@ -155,7 +156,9 @@ function life:drain(drain_ns)
   local ends = now + int64(drain_ns)
   self.notify:stopping()
   C.neap_server_drain(one.server)
+  local before = runtime.use(one.runtime)   -- hooks may hear of it
   desk:drain()
+  runtime.use(before)
   self.log:flush()
   self.log:notice("draining", "held", desk.leases.count)
   while self.asked == 1 and desk.leases.count > 0 and now < ends do
@@ -185,6 +188,27 @@ end
 
 -- ---- all of it --------------------------------------------------------------------------------
 
+local SAY = { debug = "debug", info = "info", warn = "warning", error = "error" }
+
+--- Hooks are called while a thread looks on, which names one that does not come back, and ends the
+--- process when it stays away: then the watchdog has had no word, either.
+local function guarded()
+  local watch
+  return function (policy, hook, fn)
+    watch = watch or require "neap.policy.watch" ()
+    return watch:over(policy, hook, fn)
+  end
+end
+
+--- Lend the file's hooks what they may call.
+---@param host neap.policy.Host  what they were promised when the file was read
+---@param one neap.Worker
+local function lend(host, one)
+  function host.now() return tonumber(one.clock()) / 1e9 end
+  function host.emit(event, fields) one.events:emit("-", event, fields or {}) end
+  function host.log(level, text) one.log[SAY[level]](one.log, "policy", "reason", text) end
+end
+
 ---@class neap.RunOptions
 ---@field listen string[]?
 ---@field http string[]?
@@ -193,6 +217,7 @@ end
 ---@field log_format "text"|"json"?
 ---@field drain_ns number?
 ---@field virtual boolean?      time is what DEBUG CLOCK says
+---@field host neap.policy.Host?  what the file's hooks were lent when it was read
 
 --- Serve until it is asked to end, and then end.
 ---@param tree neap.tree
@@ -209,8 +234,9 @@ function life.run(tree, options)
   if not sockets then return false, message end
   local one
   one, message = worker.open(tree, { listen = options.listen, http = options.http, log = log,
-    sockets = sockets, virtual = options.virtual })
+    sockets = sockets, virtual = options.virtual, guard = guarded() })
   if not one then return false, message end
+  if options.host then lend(options.host, one) end
   if C.neap_loop_catch(one.loop, CAUGHT) ~= C.NEAP_OK then
     worker.close(one)
     return false, "another loop of this process catches signals"
