@@ -100,6 +100,7 @@ describe("nginx that is upgraded", function ()
       until C.neap_loop_now(nil) > ends
     end
 
+    process.eventually(function () return #server:workers() == WORKERS end)
     mark(of, old, 1)
     load(0.3)
     server:upgrade()
