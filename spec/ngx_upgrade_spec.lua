@@ -38,7 +38,17 @@ local SERVER = [[
 			neap.ngx.hold(assert(slots:try_acquire()))
 			neap.ngx.hold(assert(users:try_acquire "ann"))
 		}
-		content_by_lua_block { ngx.sleep(tonumber(ngx.var.arg_s)) ngx.say "done" }
+		content_by_lua_block {
+			for _ = 1, 3000 do   -- until told, by a file: both nginx see that
+				local told = io.open(ngx.config.prefix() .. "go")
+				if told then
+					told:close()
+					break
+				end
+				ngx.sleep(0.01)
+			end
+			ngx.say "done"
+		}
 	}
 	location = /free {
 		content_by_lua_block { ngx.say(slots:available(), " ", users:available "ann") }
@@ -120,7 +130,7 @@ describe("nginx that is upgraded", function ()
     local old = server.process.pid
     assert.equal(60, granted("/slow", 60))
     assert.equal(60, granted("/count", 60))
-    local held = server:send "/hold?s=1.5"
+    local held = server:send "/hold"
     process.eventually(function () return free() == "2 1" end)
     server:upgrade()
     process.eventually(function () return #server:workers() == WORKERS end)
@@ -128,6 +138,7 @@ describe("nginx that is upgraded", function ()
     assert.equal(40, granted("/slow", 60))
     assert.equal(40, granted("/count", 60))
     assert.equal("2 1", free())
+    assert(io.open(server.dir .. "/go", "w")):close()
     assert.equal(200, nginx.answers { held }[1].status)
     process.eventually(function () return free() == "3 2" end)
     os.execute("kill -QUIT " .. old)
