@@ -1,4 +1,4 @@
--- `neap exec` and `neap pace`: real processes, a real worker, real signals.
+-- `neap exec`, `neap top` and `neap pace`: real processes, a real worker, real signals.
 local process = require "spec.process"
 local socket = require "socket"
 
@@ -135,6 +135,56 @@ describe("neap exec", function ()
     local lost = ("neap: no worker at %s: No such file or directory\n"):format(address)
     assert.same({ lost, 69 }, { process.output(start .. "-- echo ran") })
     assert.same({ lost .. "ran\n", 0 }, { process.output(start .. "--anyway -- echo ran") })
+  end)
+end)
+
+describe("neap top", function ()
+  after_each(process.sweep)
+
+  it("shows a worker's policies, and what is said of them", function ()
+    local worker = process.worker [[
+      policy "llm" {
+        limits = { requests = "10/h", calls = "2 in flight", all = "unlimited" },
+        breaker = { trip = "2 consecutive", cooldown = "1h" },
+        backoff = { on = { 429 }, window = "10s" },
+        per "tenant" { requests = "5/h" },
+      }
+      policy "mail" { limits = { posts = "1/h" } }
+    ]]
+    local peer = process.dial(worker.address)
+    local function top(options)
+      return process.output(("%s top %s %s"):format(BIN, options, worker.address))
+    end
+    peer:ask("NEAP.ACQUIRE", "llm", "BY", "tenant", "42", "COST", "requests", "4")
+    local said, status = top "--rounds 1"
+    assert.same({ ("%s: 2 clients, 0 waiting\n"):format(worker.address) .. [[
+  llm   requests    |########------------|  6 of 10  10/h
+        calls       |##########----------|  1 of 2   2 in flight
+        all                                 any      unlimited
+        breaker     closed
+        per tenant  1 keys
+        0 waiting, 1 leases
+  mail  posts       |--------------------|  1 of 1   1/h
+]], 0 }, { said, status })
+    peer:ask("NEAP.REPORT", "llm", "STATUS", "429", "RETRY-AFTER", "60")
+    peer:ask("NEAP.BREAKER", "llm", "OPEN", "60000")
+    said = top "--rounds 2 --every 1ms"
+    assert.matches("breaker +open\n", said)
+    assert.matches("back%-off +%d+.%d s left\n", said)
+    assert.matches("  mail +posts .-\n +granted 0.0/s, waited 0.0/s, refused 0.0/s\n$", said)
+    peer:hang_up()
+    assert.same({ "", 0 }, { worker:stop() })
+    said, status = top "--rounds 1"
+    assert.same({ ("neap: no worker at %s: Connection refused\n"):format(worker.address), 1 },
+      { said, status })
+  end)
+
+  it("fits on its terminal", function ()
+    local worker = process.worker(POLICY)
+    local said = process.output(([[script -qec "stty rows 4 cols 80; %s top --rounds 1 %s"]])
+      :format(BIN, worker.address) .. " /dev/null </dev/null")
+    assert.matches("1 client, 0 waiting\27%[K\r\n  llm  requests .*  … 2 more lines", said)
+    worker:stop()
   end)
 end)
 

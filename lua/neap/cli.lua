@@ -2,18 +2,17 @@
 --- command line is.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local columns = require "neap.cli.columns"
 local ev = require "neap.runtime.ev"
 local notation = require "neap.notation"
 local policy = require "neap.policy"
 local policy_diff = require "neap.policy.diff"
 local policy_rows = require "neap.policy.table"
-local runtime = require "neap.runtime"
 local view = require "neap.segment.view"
 
 local error, ipairs, pairs, pcall, require = error, ipairs, pairs, pcall, require
-local tonumber, tostring = tonumber, tostring
+local tostring = tostring
 local concat, sort = table.concat, table.sort
-local max = math.max
 local show = notation.show
 
 local FINE, WRONG, USAGE = 0, 1, 2
@@ -34,17 +33,8 @@ local function counted(n, one, many)
   return ("%d %s"):format(n, n == 1 and one or many)
 end
 
--- Rows of cells, the columns aligned.
 local function say_columns(rows)
-  local widths = {}
-  for _, row in ipairs(rows) do
-    for i = 1, #row - 1 do widths[i] = max(widths[i] or 0, #row[i]) end
-  end
-  for _, row in ipairs(rows) do
-    local cells = {}
-    for i, cell in ipairs(row) do cells[i] = cell .. (" "):rep((widths[i] or 0) - #cell) end
-    say((("  " .. concat(cells, "  ")):gsub(" +$", "")))
-  end
+  for _, line in ipairs(columns(rows)) do say(line) end
 end
 
 local PRINT = {}   -- how check tells that a policy is right
@@ -179,40 +169,6 @@ local function inspect(files, options)
   return FINE
 end
 
-local function top(files, options)
-  local every, problem = notation.duration(options.every or "1s")
-  local rounds = options.rounds == nil and math.huge or tonumber(options.rounds)
-  if not every then
-    complain("--every: ", problem)
-    return USAGE
-  elseif not rounds or rounds < 1 or rounds % 1 ~= 0 and rounds ~= math.huge then
-    complain("--rounds: a whole number from 1 expected, got '", show(options.rounds, 40), "'")
-    return USAGE
-  end
-  local list
-  list, problem = view.open(files)
-  if not list then
-    complain(problem)
-    return WRONG
-  end
-  local rt = ev.new { waiters_max = 1 }
-  runtime.use(rt)
-  rt.catch { "INT", "TERM" }
-  local asked = os.execute "test -t 1"
-  local tty = asked == 0 or asked == true
-  for round = 1, rounds do
-    if tty then io.stdout:write "\27[H\27[2J" end
-    for _, one in ipairs(list) do show_segment(one) end
-    io.stdout:flush()
-    local ends = rt.now_ns() + every
-    while round < rounds and rt.now_ns() < ends do
-      if rt.signals() then return FINE end
-      rt.turn(ends)
-    end
-  end
-  return FINE
-end
-
 -- ---- the command line --------------------------------------------------------------------------
 
 ---@class neap.Verb
@@ -281,20 +237,7 @@ is a name in /dev/shm, or a path. Nothing is written there.
 ]],
 }
 
-VERBS.top = {
-  files = { 1, 1000 }, what = "segment",
-  options = { every = "value", rounds = "value" },
-  act = top,
-  help = [[
-usage: neap top [--every DURATION] [--rounds N] SEGMENT…
-
-Look into segments again and again, until SIGINT or SIGTERM.
-
-  --every DURATION   1s unless told
-  --rounds N         so often, then end
-]],
-}
-
+VERBS.top = require "neap.cli.top"
 VERBS.exec = require "neap.cli.exec"
 VERBS.pace = require "neap.cli.pace"
 
@@ -306,7 +249,7 @@ neap decides when an outbound call may leave.
   run      serve the limits of a policy file to any Redis client
   check    read policy files and tell all that is wrong with them
   inspect  look into the limiters that processes share
-  top      the same, again and again
+  top      workers and segments, again and again
   exec     run a command under a permit of a worker
   pace     copy lines at the pace of a limit
   help     explain a verb

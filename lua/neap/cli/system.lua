@@ -4,6 +4,8 @@ local ffi = require "ffi"
 ffi.cdef [[
 ssize_t read(int fd, void *buffer, size_t size);
 int fcntl(int fd, int command, ...);
+int ioctl(int fd, unsigned long request, ...);
+enum { TIOCGWINSZ = 0x5413 };
 int setenv(const char *name, const char *value, int overwrite);
 
 typedef struct { unsigned long bits[16]; } neap_sigset;

@@ -18,10 +18,13 @@ local function number(n)
   return n == huge and "any" or ("%d"):format(n)
 end
 
---- How much of it is spent or out.
-local function bar(one)
-  local spent = one.capacity - max(one.available, 0)
-  local full = one.capacity > 0 and min(spent / one.capacity, 1) or 1
+--- How much is spent or out, as a picture.
+---@param available number
+---@param capacity number
+---@return string
+function view.bar(available, capacity)
+  local spent = capacity - max(available, 0)
+  local full = capacity > 0 and min(spent / capacity, 1) or 1
   local n = floor(full * BAR + 0.5)
   return "|" .. ("#"):rep(n) .. ("-"):rep(BAR - n) .. "|"
 end
@@ -31,7 +34,8 @@ local function state(one)
   if one.kind == "pause" then
     return one.left > 0 and ("%.3f s left"):format(one.left) or "not on", ""
   end
-  return bar(one), ("%s of %s"):format(number(one.available), number(one.capacity))
+  return view.bar(one.available, one.capacity),
+    ("%s of %s"):format(number(one.available), number(one.capacity))
 end
 
 --- What is in a segment, as rows of cells.
