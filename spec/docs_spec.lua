@@ -19,7 +19,7 @@ local C, Cc, Cg, Cp, Ct = lpeg.C, lpeg.Cc, lpeg.Cg, lpeg.Cp, lpeg.Ct
 local CLASSES = { "limiter", "permit", "registry", "reporter", "retry/state", "retry/outcome",
   "headers/rules", "headers/structured", "policy/address", "policy/json", "policy/live",
   "policy/feedback", "runtime/manual", "runtime/ev", "runtime/host", "runtime/rounds", "stats",
-  "task" }
+  "task", "plot" }
 
 local function contents(path)
   local file = assert(io.open(path))
