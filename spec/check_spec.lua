@@ -105,10 +105,10 @@ describe("neap check", function ()
   -- What nobody means to write, and the limit that each runs into.
   for name, limit in pairs {
     loop = "loop.lua:[34]: stopped after 10 million steps",
-    protected = "protected.lua:3: stopped after 10 million steps",
+    protected = "protected.lua:[23]: stopped after 10 million steps",
     bottomless = "bottomless.lua:[345]: stopped after 10 million steps",
     recursion = "recursion.lua:3: stack overflow",
-    handler = "handler.lua:3: stopped after 10 million steps",
+    handler = "handler.lua:[234]: stopped after 10 million steps",
     finaliser = "finaliser.lua:2:15: 'newproxy' is not available in a policy file",
     pattern = "pattern.lua:2: stopped at a call that could take more than 10 million steps",
     memory = "memory.lua:4: stopped at a string or table of more than 256 KB",
