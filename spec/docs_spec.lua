@@ -319,7 +319,9 @@ describe("the documentation", function ()
     assert.equal("", table.concat(all, "\n"))
   end)
 
-  it("in README.md has examples that run", function ()
-    play("README.md", literate.in_page "README.md")
-  end)
+  for _, page in ipairs { "README.md", "doc/lua.md" } do
+    it("in " .. page .. " has examples that run", function ()
+      play(page, literate.in_page(page))
+    end)
+  end
 end)
