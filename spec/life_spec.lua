@@ -1,11 +1,14 @@
 --- The life of a worker, as a process: how it is told to end and does, what it tells a supervisor,
---- what it is handed over, and what it survives.
+--- what it is handed over, and what it survives. In the long form (NEAP_STOP_S) it stands still for
+--- longer, and a hook does not come back.
 local socket = require "socket"
 local unix = require "socket.unix"
 local process = require "spec.process"
 
 local BUILD = os.getenv "NEAP_BUILD" or "build"
 local BIN = BUILD .. "/bin/neap"
+
+local STOP_S = tonumber(os.getenv "NEAP_STOP_S")
 
 local POLICY = [[
 policy "one" { limits = { calls = "1 in flight" }, lease = { ttl = "1h" } }
@@ -160,6 +163,34 @@ describe("a worker's life", function ()
     os.remove(name)
   end)
 
+  it("gives no sign when a hook does not come back, and ends, naming the hook", function ()
+    if not STOP_S then return pending "takes 5 s: ./spec/run soak life" end
+    os.remove(path)
+    path = process.file [[
+policy "api" { limits = { rps = "10/s" }, estimate = function () while true do end end }
+]]
+    local name = process.unused_path()
+    local supervisor = unix.dgram()
+    assert(supervisor:bind(name))
+    local worker = start { "env", "NOTIFY_SOCKET=" .. name, "WATCHDOG_USEC=2000000" }
+    local since = socket.gettime()
+    process.dial(worker.address):send("NEAP.ACQUIRE", "api")
+    local said, status = worker:finish()
+    local took = socket.gettime() - since
+    assert.matches("hook 'estimate' of policy 'api' has not returned for %d+ ms: the process ends",
+      said)
+    assert.equal(134, status)   -- SIGABRT
+    assert.truthy(took > 4.9 and took < 10, took)
+    supervisor:settimeout(0)
+    local signs = 0
+    for word in function () return supervisor:receive() end do
+      if word == "WATCHDOG=1" then signs = signs + 1 end
+    end
+    assert.truthy(signs >= 1 and signs <= 2, signs)   -- 5 s would have had 7
+    supervisor:close()
+    os.remove(name)
+  end)
+
   local HAND_OVER = [[
 import fcntl, os, socket, sys
 for number, name in ((3, "127.0.0.1"), (4, sys.argv[1])):
@@ -270,7 +301,7 @@ os.execv(sys.argv[3], sys.argv[3:])
   end)
 
   it("lets no more go than a burst after it was stopped and went on", function ()
-    local stop_s = tonumber(os.getenv "NEAP_STOP_S") or 1
+    local stop_s = STOP_S or 1
     local worker = start()
     local peers, count = {}, 0
     for i = 1, 200 + 100 * (stop_s - 1) do
