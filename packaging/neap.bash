@@ -8,12 +8,13 @@ _neap_options() { # VERB
 	top) echo --every --rounds --help ;;
 	exec) echo --policy --cost --by --prio --wait --ok --anyway --addr --user --help ;;
 	pace) echo --bytes --quiet --help ;;
+	sim) echo --experiment --seed --help ;;
 	esac
 }
 
 _neap() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
-	local verbs="run check inspect top exec pace help"
+	local verbs="run check inspect top exec pace sim help"
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W "$verbs --version --help" -- "$word")
@@ -40,6 +41,10 @@ _neap() {
 	check--print)
 		mapfile -t COMPREPLY < <(compgen -W "table json" -- "$word")
 		return ;;
+	sim--experiment)
+		mapfile -t COMPREPLY < <(compgen -W "policer md1 erlang aws-jitter retry-budget \
+			metastable adaptive windows all" -- "$word")
+		return ;;
 	run--log-format)
 		mapfile -t COMPREPLY < <(compgen -W "text json" -- "$word")
 		return ;;
@@ -47,7 +52,7 @@ _neap() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return ;;
 	run--listen | run--http | run--drain | top--every | top--rounds | exec--policy | exec--cost | \
-	exec--by | exec--prio | exec--wait | exec--ok | exec--addr | exec--user)
+	exec--by | exec--prio | exec--wait | exec--ok | exec--addr | exec--user | sim--seed)
 		return ;;
 	esac
 	if [[ $word == -* ]]; then

@@ -9,8 +9,9 @@ complete -c neap -n __fish_use_subcommand -a inspect -d 'Look into limiters that
 complete -c neap -n __fish_use_subcommand -a top -d 'The same, again and again'
 complete -c neap -n __fish_use_subcommand -a exec -d 'Run a command under a permit'
 complete -c neap -n __fish_use_subcommand -a pace -d 'Copy lines at the pace of a limit'
+complete -c neap -n __fish_use_subcommand -a sim -d 'Run the engine in virtual time'
 complete -c neap -n __fish_use_subcommand -a help -d 'Explain a verb'
-complete -c neap -n '__fish_seen_subcommand_from help' -a 'run check inspect top exec pace'
+complete -c neap -n '__fish_seen_subcommand_from help' -a 'run check inspect top exec pace sim'
 
 complete -c neap -n '__fish_seen_subcommand_from run' -F
 complete -c neap -n '__fish_seen_subcommand_from run' -l listen -x -d 'Where'
@@ -47,3 +48,6 @@ complete -c neap -n '__fish_seen_subcommand_from exec' -l user -x -d 'Log in wit
 
 complete -c neap -n '__fish_seen_subcommand_from pace' -l bytes -d 'A line costs its bytes'
 complete -c neap -n '__fish_seen_subcommand_from pace' -l quiet -d 'Say nothing'
+
+complete -c neap -n '__fish_seen_subcommand_from sim' -l experiment -x -a 'policer md1 erlang aws-jitter retry-budget metastable adaptive windows all' -d 'Against what'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l seed -x -d 'Other chances'

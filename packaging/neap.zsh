@@ -11,6 +11,7 @@ _neap() {
 		'top:the same, again and again'
 		'exec:run a command under a permit of a worker'
 		'pace:copy lines at the pace of a limit'
+		'sim:run the engine in virtual time'
 		'help:explain a verb'
 	)
 	_arguments -C '(- *)--version[print the version]' '(- *)--help[print help]' \
@@ -62,6 +63,10 @@ _neap() {
 				'--bytes[a line costs its bytes]' \
 				'--quiet[say nothing]' \
 				'1:limit' ;;
+		sim)
+			_arguments '(- *)--help[print the options]' \
+				'--experiment[against what]:name:(policer md1 erlang aws-jitter retry-budget metastable adaptive windows all)' \
+				'--seed[other chances]:number' ;;
 		help) _describe verb verbs ;;
 		esac ;;
 	esac

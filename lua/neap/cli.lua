@@ -240,6 +240,7 @@ is a name in /dev/shm, or a path. Nothing is written there.
 VERBS.top = require "neap.cli.top"
 VERBS.exec = require "neap.cli.exec"
 VERBS.pace = require "neap.cli.pace"
+VERBS.sim = require "neap.cli.sim"
 
 local HELP = [[
 usage: neap VERB …
@@ -252,6 +253,7 @@ neap decides when an outbound call may leave.
   top      workers and segments, again and again
   exec     run a command under a permit of a worker
   pace     copy lines at the pace of a limit
+  sim      run the engine in virtual time
   help     explain a verb
 
   --version   print the version
