@@ -179,7 +179,7 @@ end
 function process.eventually(question)
   local give_up = socket.gettime() + PATIENCE_S
   while not question() do
-    assert(socket.gettime() < give_up, "it never came to that")
+    if socket.gettime() >= give_up then error("it never came to that", 2) end
     socket.sleep(0.005)
   end
 end
