@@ -334,3 +334,44 @@ void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, ne
 		write_words(a);
 	leave(a, &in);
 }
+
+/* ---- for later (book.c) ---- */
+
+void neap_asked_later(struct neap_asked *a, neap_ns at, neap_ns now)
+{
+	uint64_t on = a->on;
+	for (int32_t i = 0; on && i < a->all->count; i++)
+		if (on >> i & 1 && a->ends[i] <= at)
+			a->on &= ~(UINT64_C(1) << i);
+	if (a->on != on)
+		make_faces(a, now, NEAP_WANT);
+}
+
+void neap_asked_book(struct neap_asked *a, neap_ns at, neap_ns now)
+{
+	if (a->faces != a->all)
+		hold(a);
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		struct neap_limiter *l = a->faces->terms[i].limiter;
+		if (c && l->kind == NEAP_WINDOW)
+			neap_window_settle(&l->as.window, 0, c, at, now);
+		else if (c && l->kind != NEAP_GCRA)
+			neap_limiter_take(l, c, now);
+	}
+	if (a->faces != a->all)
+		write_words(a);
+}
+
+void neap_asked_unbook(struct neap_asked *a, neap_ns at, neap_ns now)
+{
+	for (int32_t i = 0, next; i < a->faces->count; i = next) {
+		int64_t c = neap_all_cost(a->faces, a->cost, i, &next);
+		struct neap_limiter *l = a->faces->terms[i].limiter;
+		c = c ? at_most_out(a, i, c, &l) : 0;
+		if (c && l->kind != NEAP_GCRA)
+			neap_limiter_settle(l, c, 0, at, now);
+	}
+	if (a->faces != a->all)
+		write_words(a);
+}

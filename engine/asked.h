@@ -57,6 +57,13 @@ neap_ns neap_asked_claim(struct neap_asked *a, neap_ns now);
 void neap_asked_give(struct neap_asked *a, int outcome, neap_ns at, neap_ns now);
 void neap_asked_settle(struct neap_asked *a, const int64_t *used, neap_ns at, neap_ns now);
 
+/* What is asked at an instant that is to come: conditions end until then. */
+void neap_asked_later(struct neap_asked *a, neap_ns at, neap_ns now);
+/* Charge now what conforms at 'at', and undo that before then. Rates are charged already. Nobody else
+ * is at the limiters. */
+void neap_asked_book(struct neap_asked *a, neap_ns at, neap_ns now);
+void neap_asked_unbook(struct neap_asked *a, neap_ns at, neap_ns now);
+
 static inline int neap_asked_is_keyed(const struct neap_all *all)
 {
 	return (all->kinds >> NEAP_KEYED & 1) != 0;

@@ -48,6 +48,11 @@ neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units);
 /* The tat that 'fresh' has to begin with at 'now', to go on from g: what NEAP_KEEP_... says stays. */
 int64_t neap_gcra_carry(const struct neap_gcra *g, const struct neap_gcra *fresh, int keep,
 			neap_ns now);
+/* Where tat is after a take at 'at', if it is 'base' until then. */
+int64_t neap_gcra_then(const struct neap_gcra *g, int64_t base, int64_t cost, neap_ns at);
+/* The first instant from which 'cost' can be charged for 'at' and turns nobody away who would find
+ * something there. */
+neap_ns neap_gcra_book_when(const struct neap_gcra *g, int64_t cost, neap_ns at, neap_ns now);
 /* When 'cost' would conform after 'ahead' more tokens were granted as early as possible. */
 neap_ns neap_gcra_after(const struct neap_gcra *g, int64_t ahead, int64_t cost, neap_ns now);
 neap_ns neap_window_after(const struct neap_window *w, int64_t ahead, int64_t cost, neap_ns now);

@@ -270,6 +270,7 @@ struct neap_engine *neap_engine_open(uint32_t waiters_max, neap_ns now)
 	e->wheel = neap_wheel_open(waiters_max, now);
 	e->at = now;
 	e->late_ns = neap_never;
+	e->book_due = neap_never;
 	e->waiters_max = waiters_max;
 	if (!e->lines.waiter || !e->wheel) {
 		neap_engine_close(e);
@@ -282,6 +283,7 @@ void neap_engine_close(struct neap_engine *e)
 {
 	if (!e)
 		return;
+	neap_book_close(e);
 	neap_wheel_close(e->wheel);
 	neap_roster_free(&e->lines.line);
 	neap_roster_free(&e->lines.post);
@@ -310,7 +312,7 @@ static neap_ns timer_of(neap_ns due)
 int neap_engine_check(const struct neap_engine *e)
 {
 	int64_t waiting = 0, sleeping = 0, completed = 0;
-	if (neap_wheel_check(e->wheel) || neap_lines_check(&e->lines) || e->dirty)
+	if (neap_wheel_check(e->wheel) || neap_lines_check(&e->lines) || e->dirty || neap_book_check(e))
 		return NEAP_ECORRUPT;
 	for (uint32_t name = 1; name <= e->untouched; name++) {
 		const struct neap_waiter *w = neap_waiter_at(&e->lines, name);

@@ -19,6 +19,8 @@ struct neap_engine {
 	uint32_t ended, ended_last; /* list, by next, in the order it happened */
 	neap_ns late_ns, grace_ns;  /* see late.c */
 	uint32_t dirty;             /* posts: the heap's first, see turn.c */
+	struct neap_booking *booked; /* by instant, the first first; see book.c */
+	neap_ns book_due;           /* its instant */
 	struct neap_engine_stats stats;
 };
 
@@ -26,6 +28,13 @@ static inline struct neap_waiter *waiter(struct neap_engine *e, uint32_t name)
 {
 	return neap_waiter_at(&e->lines, name);
 }
+
+/* ---- book.c ---- */
+
+/* The calls come that are booked for up to 'now'. */
+void neap_book_come(struct neap_engine *e, neap_ns now);
+void neap_book_close(struct neap_engine *e);
+int neap_book_check(const struct neap_engine *e);
 
 /* ---- ticket.c ---- */
 

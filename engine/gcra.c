@@ -219,6 +219,22 @@ void neap_gcra_settle(struct neap_gcra *g, int64_t cost, int64_t used, neap_ns n
 	while (!neap_word_swap(&g->tat, &tat, moved(tat, clock, by, used < cost)));
 }
 
+int64_t neap_gcra_then(const struct neap_gcra *g, int64_t base, int64_t cost, neap_ns at)
+{
+	return later(base, clock_at(g, at)) + (cost << g->shift);
+}
+
+neap_ns neap_gcra_book_when(const struct neap_gcra *g, int64_t cost, neap_ns at, neap_ns now)
+{
+	int64_t clock = clock_at(g, now), by = cost << g->shift;
+	int64_t base = later(read_tat(g), clock);
+	/* it is what is waited for until then, or not full before */
+	if (due_at(g, base, by) > clock_at(g, at - 1) || base >= clock_at(g, at))
+		return now;
+	int64_t due = due_at(g, clock_at(g, at), by);
+	return due <= clock ? now : reaches(g, due, now);
+}
+
 int64_t neap_gcra_clock(const struct neap_gcra *g, neap_ns now) { return clock_at(g, now); }
 
 neap_ns neap_gcra_reaches(const struct neap_gcra *g, int64_t units)

@@ -859,6 +859,18 @@ void neap_engine_give(struct neap_engine *e, const struct neap_request *r, int o
 		      neap_ns now);
 void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, const int64_t *used,
 			neap_ns at, neap_ns now);
+/* Take for the first instant at which all terms conform, if that is up to 'latest', and be told
+ * now: NEAP_GRANTED, and 'at' is when to go. Rates and windows are charged as of then; permits are
+ * out from now on. Otherwise NEAP_REFUSED, as _peek: it is later, or not known; somebody waits
+ * ('ahead'), for who waits has no instant yet; or it is too far ahead for 'bound', a breaker on
+ * trial, or a rate that would be there for nobody else until then: then 'at' is when to ask again.
+ * Not on limiters that other threads or processes use.
+ * Answers NULL, or what to _unbook, once, when 'at' is to come: before that the take is undone, and
+ * others may go, later nothing happens. No memory for it: NEAP_QUEUE_FULL. */
+struct neap_booking;
+struct neap_booking *neap_engine_book(struct neap_engine *e, const struct neap_request *r,
+				      neap_ns latest, neap_ns now, struct neap_answer *a);
+void neap_engine_unbook(struct neap_engine *e, struct neap_booking *b, neap_ns now);
 /* The caller changed this limiter itself (refilled, raised, cleared): ask its waiters anew. */
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now);
 /* The same for one key of a keyed limiter, and for what the key has of its own. */

@@ -467,6 +467,8 @@ neap_ns neap_turn_to(struct neap_engine *e, neap_ns now)
 		now = neap_horizon - 1;
 	if (now < e->at)
 		now = e->at;
+	if (__builtin_expect(e->book_due <= now, 0))
+		neap_book_come(e, now);
 	if (now - e->at > e->late_ns && now - neap_wheel_next(e->wheel) > e->late_ns)
 		neap_late_jump(e, now);
 	while (neap_wheel_count(e->wheel) && (id = neap_wheel_pop(e->wheel, now, &due)) >= 0) {
