@@ -325,14 +325,16 @@ void neap_book_come(struct neap_engine *e, neap_ns now)
 	}
 }
 
-void neap_engine_unbook(struct neap_engine *e, struct neap_booking *b, neap_ns now)
+int neap_engine_unbook(struct neap_engine *e, struct neap_booking *b, neap_ns now)
 {
 	neap_turn_to(e, now);
-	if (e->at < b->at) {
+	int in_time = e->at < b->at;
+	if (in_time) {
 		leave(e, b);
 		undo(e, b);
 	}
 	free(b);
+	return in_time;
 }
 
 void neap_book_close(struct neap_engine *e)

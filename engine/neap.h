@@ -866,11 +866,11 @@ void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, con
  * trial, or a rate that would be there for nobody else until then: then 'at' is when to ask again.
  * Not on limiters that other threads or processes use.
  * Answers NULL, or what to _unbook, once, when 'at' is to come: before that the take is undone, and
- * others may go, later nothing happens. No memory for it: NEAP_QUEUE_FULL. */
+ * others may go: 1; later nothing happens: 0. No memory for it: NEAP_QUEUE_FULL. */
 struct neap_booking;
 struct neap_booking *neap_engine_book(struct neap_engine *e, const struct neap_request *r,
 				      neap_ns latest, neap_ns now, struct neap_answer *a);
-void neap_engine_unbook(struct neap_engine *e, struct neap_booking *b, neap_ns now);
+int neap_engine_unbook(struct neap_engine *e, struct neap_booking *b, neap_ns now);
 /* The caller changed this limiter itself (refilled, raised, cleared): ask its waiters anew. */
 void neap_engine_touch(struct neap_engine *e, const struct neap_limiter *l, neap_ns now);
 /* The same for one key of a keyed limiter, and for what the key has of its own. */

@@ -275,14 +275,14 @@ describe("the worker", function ()
   end)
 
   it("bounds the keys, and forgets those that time has refilled", function ()
-    self.desk.accounts.keys_max = 3
+    self.desk.accounts.limits.max = 3
     local c = connect()
     for i = 1, 3 do ask(c, "NEAP.LIMIT", "k" .. i, "10/s burst 1") end
     assert.equal("ERR all 3 keys of NEAP.LIMIT are in use; try again later",
       verdict(c, "NEAP.LIMIT", "k4", "10/s burst 1"))
     pass(100)
     assert.equal("GRANTED - 0 -1 ", verdict(c, "NEAP.LIMIT", "k4", "10/s burst 1"))
-    assert.truthy(#self.desk.accounts.ring <= 3)
+    assert.truthy(#self.desk.accounts.limits.ring <= 3)
   end)
 
   it("answers what makes no sense with an error, and nothing has happened", function ()
@@ -317,7 +317,7 @@ describe("the worker", function ()
       verdict(c, "NEAP.RELEASE", one, "OK", "FAIL"))
     assert.equal(1, ask(c, "NEAP.RELEASE", one))
     assert.equal("GRANTED - 0 -1 ", verdict(c, "NEAP.ACQUIRE", "api", "COST", 2))
-    assert.equal(0, #self.desk.accounts.ring)
+    assert.equal(0, #self.desk.accounts.limits.ring)
   end)
 
   it("lists policies, by pattern too", function ()

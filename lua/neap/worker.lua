@@ -8,9 +8,12 @@ local bit = require "bit"
 local ffi = require "ffi"
 local C = require "neap.engine"
 local accounts = require "neap.worker.accounts"
+local adhoc = require "neap.worker.adhoc"
+local commands = require "neap.worker.commands"
 local desk = require "neap.worker.desk"
 local events = require "neap.worker.events"
 local floor = require "neap.worker.floor"
+local held = require "neap.worker.held"
 local http = require "neap.worker.http"
 local log = require "neap.worker.log"
 local look = require "neap.worker.look"
@@ -21,7 +24,7 @@ local runtime = require "neap.runtime"
 local stream = require "neap.worker.stream"
 local virtual = require "neap.worker.virtual"
 
-local error, ipairs, setmetatable, tonumber = error, ipairs, setmetatable, tonumber
+local error, ipairs, tonumber = error, ipairs, tonumber
 
 local WAITERS_MAX = 2 ^ 18      -- parked callers and leases at once; 32 MB when all are used
 local CLIENTS_MAX = 10000
@@ -34,7 +37,12 @@ local worker = {}
 
 local DESK = {
   ["NEAP.ACQUIRE"] = desk.acquire,
-  ["NEAP.LIMIT"] = desk.limit,
+  ["NEAP.RESERVE"] = desk.reserve,
+  ["NEAP.LIMIT"] = adhoc.limit,
+  ["NEAP.SLOT"] = adhoc.slot,
+  ["NEAP.RENEW"] = held.renew,
+  ["NEAP.LEASES"] = held.leases,
+  ["NEAP.KILL"] = held.kill,
   ["NEAP.RELEASE"] = report.release,
   ["NEAP.REPORT"] = report.report,
   ["NEAP.BACKOFF"] = report.backoff,
@@ -51,11 +59,30 @@ local function own_commands(self)
   local list, at = self.pubsub:commands(), self.desk
   for _, entry in ipairs(manual) do
     local act = DESK[entry.name]
-    list[#list + 1] = setmetatable({
-      run = function (_, words, _, command) act(at, tonumber(command.client), words) end,
-    }, { __index = entry })
+    list[#list + 1] = commands.with_help(entry, function (_, words, _, command)
+      act(at, tonumber(command.client), words)
+    end)
   end
   return list
+end
+
+--- INFO: what a client can make grow, how much there may be, and what was turned away.
+local function limits_of(self)
+  return function ()
+    local leases, books = self.desk.leases, self.desk.accounts
+    local list = { { "places_max", WAITERS_MAX }, { "leases", leases.count },
+      { "leases_detached", leases.detached }, { "leases_booked", leases.booked },
+      { "leases_of_client_max", leases.max.of_client },
+      { "leases_detached_max", leases.max.detached }, { "leases_booked_max", leases.max.booked },
+      { "leases_refused", leases.refused } }
+    for _, all in ipairs { books.limits, books.slots } do
+      local name = all.command:lower():gsub("%.", "_")
+      list[#list + 1] = { name .. "_keys", #all.ring }
+      list[#list + 1] = { name .. "_keys_max", all.max }
+      list[#list + 1] = { name .. "_keys_refused", all.refused }
+    end
+    return list
+  end
 end
 
 --- What the library's modules see of a worker: an engine and a clock (see neap.runtime). Nothing
@@ -171,10 +198,11 @@ function worker.open(tree, options)
   self.pubsub = pubsub.new(self.server, self.events)
   self.forget = function (client) self.pubsub:closed(client) end
   self.desk = desk.new(self.server, self.engine, books, self.keys, clock, self.events)
-  self.unblock = function (_, client) return self.desk:unblock(client) end
-  local commands = own_commands(self)
-  commands[#commands + 1] = own and own.command(self)
-  floor.define(self, tree, commands)
+  self.unblock = function (_, ...) return self.desk:unblock(...) end
+  self.sections = { limits = limits_of(self) }
+  local list = own_commands(self)
+  list[#list + 1] = own and own.command(self)
+  floor.define(self, tree, list)
   self.stream = stream.new(self)
   self.http = http.new(self, tree)
   self.handlers[C.NEAP_REQUEST] = function (_, command)

@@ -1,6 +1,7 @@
 --- Accounts: what the worker grants permits from. One per declared policy, under its name, which is
---- a live policy (neap.policy.live) and what its callers have of it; and one per key of NEAP.LIMIT,
---- made by the first who asks and dropped once time has refilled it.
+--- a live policy (neap.policy.live) and what its callers have of it; and one per key of NEAP.LIMIT
+--- and of NEAP.SLOT, made by the first who asks and dropped once it is as good as new: when time
+--- has refilled it, or all permits are back.
 ---
 --- An account is a composite for the engine (struct neap_all) with the names of its limits beside
 --- it: limit i is charged by cost i - 1, so any of them can be asked for its own amount. A policy
@@ -20,7 +21,7 @@ local terms_t = ffi.typeof "struct neap_term[?]"
 local all_t = ffi.typeof "struct neap_all"
 local costs_t = ffi.typeof "int64_t[8]"
 
-local MOST_KEYS = 100000     -- of NEAP.LIMIT alive at once; some 500 bytes each
+local MOST_KEYS = 100000     -- of NEAP.LIMIT alive at once, and of SLOT; some 500 bytes each
 local SWEEP = 64             -- entries looked at for each new key when there are as many
 local MOST_TEXTS = 1000      -- limits read, kept by their text
 
@@ -63,13 +64,13 @@ end
 
 local ONE = costs_t(1, 0)
 
---- An account of one rate.
+--- An account of one limit.
 ---@param name string
 ---@param value neap.limit
 ---@param verdicts table  where they are counted
 ---@return neap.Account?
 ---@return string? message  it does not fit the engine
-local function of_rate(name, value, verdicts)
+local function of_limit(name, value, verdicts)
   local self = new(name, verdicts)
   local leaves, terms = leaves_t(1), terms_t(1)
   local entry = { name = "limit", text = notation.format(value), value = value, leaf = leaves[0] }
@@ -164,21 +165,36 @@ end
 ---@class neap.Accounts
 ---@field names string[]                      of the policies, in order
 ---@field policies table<string, neap.Account>
----@field verdicts table                      of the keys of NEAP.LIMIT, all together
+---@field verdicts table                      of the keys of both, all together
+---@field limits neap.KeyedAccounts           of NEAP.LIMIT
+---@field slots neap.KeyedAccounts            of NEAP.SLOT
 local accounts = {}
 accounts.__index = accounts
 
+---@class neap.KeyedAccounts
+---@field command string
+---@field by_key table<string, neap.Account>
+---@field ring neap.Account[]
+---@field hand integer     where the next sweep goes on
+---@field max integer
+---@field refused integer  keys for which there was no room, ever
+
+local function keyed(command, max)
+  return { command = command, by_key = {}, ring = {}, hand = 0, max = max or MOST_KEYS,
+    refused = 0 }
+end
+
 --- The accounts of a policy tree.
 ---@param tree neap.tree
----@param options? table  keys_max: keys of NEAP.LIMIT alive at once, 100,000 unless told; the
----  others as for neap.policy.live
+---@param options? table  keys_max: keys of NEAP.LIMIT alive at once, and of NEAP.SLOT, 100,000
+---  unless told; the others as for neap.policy.live
 ---@return neap.Accounts?
 ---@return string? message
 function accounts.new(tree, options)
   options = options or {}
   local self = setmetatable({
-    names = {}, policies = {}, keys = {}, ring = {}, hand = 0,
-    keys_max = options.keys_max or MOST_KEYS,
+    names = {}, policies = {},
+    limits = keyed("NEAP.LIMIT", options.keys_max), slots = keyed("NEAP.SLOT", options.keys_max),
     texts = {}, texts_count = 0, verdicts = no_verdicts(),
   }, accounts)
   for i, declared in ipairs(tree.policies) do
@@ -220,27 +236,40 @@ end
 
 --- Nobody would notice if it were made anew.
 local function is_idle(entry, now)
-  return entry.waiting == 0
-    and C.neap_limiter_available(entry.limits[1].leaf, now) >= entry.limits[1].value.burst
+  return entry.waiting == 0 and entry.leases == 0
+    and C.neap_limiter_is_new(entry.limits[1].leaf, now) == 1
 end
 
---- Drop some keys that time has refilled. Goes round all of them, a bounded way each time.
-local function sweep(self, now)
-  local ring = self.ring
+--- Drop some keys that are as good as new. Goes round all of them, a bounded way each time.
+local function sweep(all, now)
+  local ring = all.ring
   for _ = 1, SWEEP do
-    self.hand = self.hand % #ring + 1
-    local entry = ring[self.hand]
+    all.hand = all.hand % #ring + 1
+    local entry = ring[all.hand]
     if is_idle(entry, now) then
-      self.keys[entry.name] = nil
-      ring[self.hand] = ring[#ring]
+      all.by_key[entry.name] = nil
+      ring[all.hand] = ring[#ring]
       ring[#ring] = nil
     end
     if #ring == 0 then return end
   end
 end
 
---- The account of a key, made or changed to what its caller says it is. Of a changed one what
---- was spent stays spent.
+--- A key that is new.
+local function add(all, key, value, verdicts, now)
+  if #all.ring >= all.max then sweep(all, now) end
+  if #all.ring >= all.max then
+    all.refused = all.refused + 1
+    return nil, ("ERR all %d keys of %s are in use; try again later"):format(all.max, all.command)
+  end
+  local entry, message = of_limit(key, value, verdicts)
+  if not entry then return nil, "ERR " .. message end
+  all.by_key[key], all.ring[#all.ring + 1] = entry, entry
+  return entry
+end
+
+--- The account of a key of NEAP.LIMIT, made or changed to what its caller says it is. Of a changed
+--- one what was spent stays spent.
 ---@param engine ffi.cdata*
 ---@param key string
 ---@param text string
@@ -250,29 +279,43 @@ end
 function accounts:key(engine, key, text, now)
   local value, err = read(self, text)
   if not value then return nil, err end
-  local entry = self.keys[key]
-  if entry then
-    local limit = entry.limits[1]
-    if limit.value ~= value then
-      local changed = C.neap_gcra_change(limit.leaf.as.gcra, value.amount, value.per_ns,
-        value.burst, C.NEAP_KEEP_SPENT, now)
-      if changed ~= C.NEAP_OK then
-        return nil, ("ERR limit '%s' does not fit the engine"):format(text)
-      end
-      limit.value, limit.text = value, notation.format(value)
-      C.neap_engine_touch(engine, limit.leaf, now)
+  local entry = self.limits.by_key[key]
+  if not entry then return add(self.limits, key, value, self.verdicts, now) end
+  local limit = entry.limits[1]
+  if limit.value ~= value then
+    local changed = C.neap_gcra_change(limit.leaf.as.gcra, value.amount, value.per_ns,
+      value.burst, C.NEAP_KEEP_SPENT, now)
+    if changed ~= C.NEAP_OK then
+      return nil, ("ERR limit '%s' does not fit the engine"):format(text)
     end
-    return entry
+    limit.value, limit.text = value, notation.format(value)
+    C.neap_engine_touch(engine, limit.leaf, now)
   end
-  if #self.ring >= self.keys_max then sweep(self, now) end
-  if #self.ring >= self.keys_max then
-    return nil, ("ERR all %d keys of NEAP.LIMIT are in use; try again later"):format(
-      self.keys_max)
+  return entry
+end
+
+--- The account of a key of NEAP.SLOT, made, or with as many slots as its caller says from now on.
+---@param engine ffi.cdata*
+---@param key string
+---@param n integer
+---@param now ffi.cdata*
+---@return neap.Account?
+---@return string? err
+function accounts:slot(engine, key, n, now)
+  local entry = self.slots.by_key[key]
+  if not entry then
+    local err
+    entry, err = add(self.slots, key, { kind = "in_flight", amount = n }, self.verdicts, now)
+    if not entry then return nil, err end
+    entry.leased, entry.held[1], entry.ids = true, true, "\0" .. key   -- no policy's name
+    entry.bound, entry.costs = { [0] = "slot" }, { "slot" }
   end
-  local message
-  entry, message = of_rate(key, value, self.verdicts)
-  if not entry then return nil, "ERR " .. message end
-  self.keys[key], self.ring[#self.ring + 1] = entry, entry
+  local limit = entry.limits[1]
+  if limit.value.amount ~= n then
+    limit.value = { kind = "in_flight", amount = n }
+    limit.text, limit.leaf.as.semaphore.limit = notation.format(limit.value), n
+    C.neap_engine_touch(engine, limit.leaf, now)
+  end
   return entry
 end
 

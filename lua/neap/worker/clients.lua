@@ -179,7 +179,7 @@ local function unblock(to, words, worker, command)
   if how ~= "TIMEOUT" and how ~= "ERROR" then
     return fail(to, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
   end
-  write(to, worker.unblock and worker.unblock(client) and 1 or 0)
+  write(to, worker.unblock and worker.unblock(client, how == "ERROR") and 1 or 0)
 end
 
 local MUTES = { ON = C.NEAP_HEAR, OFF = C.NEAP_MUTE, SKIP = C.NEAP_MUTE_ONE }

@@ -10,6 +10,7 @@ local C = require "neap.engine"
 local reply = require "neap.worker.reply"
 
 local error, ipairs, setmetatable, tonumber = error, ipairs, setmetatable, tonumber
+local concat, max = table.concat, math.max
 local tostring, xpcall, traceback = tostring, xpcall, debug.traceback
 local map, set, status = reply.map, reply.set, reply.status
 
@@ -39,6 +40,7 @@ local RIGHTS = {
 ---@field keys integer[]?        first, last, step: which words are keys
 ---@field flags string[]?        as COMMAND has them
 ---@field arguments neap.Argument[]?
+---@field helps boolean?        it answers HELP; see commands.with_help
 ---@field run fun(to: ffi.cdata*, words: string[], worker: table, command: ffi.cdata*)
 
 ---@class neap.Commands
@@ -60,7 +62,9 @@ function commands:define(declared)
   for _, command in ipairs(declared) do
     local need = command.need and RIGHTS[command.need] or 0
     if command.while_subscribed then need = need + C.NEAP_WHILE_SUBSCRIBED end
-    local kind = C.neap_server_define(self.server, command.name, command.arity, need)
+    local arity = command.helps and max(-2, command.arity) or command.arity
+    if command.helps and arity > 0 then arity = -2 end
+    local kind = C.neap_server_define(self.server, command.name, arity, need)
     if kind < 1 then error("command " .. tostring(command.name) .. " does not fit", 2) end
     self.list[#self.list + 1] = command
     self.by_name[command.name:lower()] = command
@@ -168,6 +172,57 @@ local function argument_docs(argument)
     fields[#fields + 1] = { "arguments", inner }
   end
   return map(fields)
+end
+
+-- ---- HELP --------------------------------------------------------------------------------------
+
+local usage_of
+
+--- All of a list, with a space between.
+local function usages(list, between)
+  local words = {}
+  for i, argument in ipairs(list) do words[i] = usage_of(argument) end
+  return concat(words, between or " ")
+end
+
+--- An argument as redis-cli shows it: "[COST [limit] n]...".
+function usage_of(argument)
+  local kind, text = argument[2], argument[1]
+  if kind == "oneof" then
+    text = usages(argument.of, "|")
+  elseif kind == "block" then
+    text = usages(argument.of)
+  elseif kind == "pure-token" then
+    text = ""
+  end
+  if argument.token then text = argument.token .. (text ~= "" and " " .. text or "") end
+  if argument.multiple then text = text .. " ..." end
+  return argument.optional and "[" .. text .. "]" or text
+end
+
+--- What a command is called with.
+---@param command neap.Command
+---@return string
+function commands.usage(command)
+  return command.name .. " " .. usages(command.arguments or {})
+end
+
+--- A command that is declared without `run`, and also answers HELP as its only word.
+---@param declared neap.Command
+---@param run fun(to: ffi.cdata*, words: string[], worker: table, command: ffi.cdata*)
+---@return neap.Command
+function commands.with_help(declared, run)
+  local arity = declared.arity
+  local lines = { status(commands.usage(declared)), status(declared.summary) }
+  local wrong = ("ERR wrong number of arguments for '%s' command"):format(declared.name:lower())
+  return setmetatable({ helps = true, run = function (to, words, worker, command)
+    if (words[1] == "HELP" or words[1] == "help") and not words[2] then
+      return reply.write(to, lines)
+    end
+    local n = #words + 1
+    if n < arity or n < -arity or arity > 0 and n > arity then return reply.fail(to, wrong) end
+    run(to, words, worker, command)
+  end }, { __index = declared })
 end
 
 --- One entry of COMMAND DOCS.

@@ -1,21 +1,14 @@
 --- The desk: who asks for a permit over the wire, who waits for one, and what is answered.
 ---
---- Every answer about a permit is a verdict of five elements, the same in RESP2 and RESP3:
----
----     GRANTED | RETRY | NEVER | SHED   lease or nil   waited ms   retry after ms   what bound
----
---- RETRY is "not now", with the earliest time that could be (0: not known, some lease must come
---- back first); NEVER is a cost above a capacity; SHED is an open breaker, a full queue, no room
---- for another key, or a worker going down. These are answers. Errors are for words that make no
---- sense, and then nothing has happened.
----
 --- A caller that waits is parked: the server reads no further command of it and the engine holds
 --- its place under a ticket. Its hanging up cancels the ticket, unless another connection waits
 --- for the same ID; a grant that finds nobody there any more is undone.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local alarms = require "neap.worker.alarms"
 local leases = require "neap.worker.leases"
 local tail = require "neap.worker.tail"
+local verdicts = require "neap.worker.verdicts"
 
 local ipairs, pairs, setmetatable, tonumber = ipairs, pairs, setmetatable, tonumber
 local int64, max = ffi.typeof "int64_t", math.max
@@ -25,9 +18,10 @@ local GRANTED, WAITING, NEVER = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
 local CANCELLED, WOKEN, QUEUE_FULL = C.NEAP_CANCELLED, C.NEAP_WOKEN, C.NEAP_QUEUE_FULL
 local SHED = C.NEAP_SHED
 local DRAIN_MS = 1000   -- then another worker may be there
-local KEY_BYTES = 1024
 
 local id_key = leases.id_key
+local fail, since_ms, until_ms, verdict = verdicts.fail, verdicts.since_ms, verdicts.until_ms,
+  verdicts.say
 local request_t = ffi.typeof "struct neap_request"
 local request, answer = request_t(), ffi.new "struct neap_answer"
 local nothing = ffi.new "int64_t[8]"
@@ -65,57 +59,12 @@ function desk.new(server, engine, accounts, secret, clock, events)
   return self
 end
 
--- ---- replies ----------------------------------------------------------------------------------
-
-local function fail(self, client, text)
-  C.neap_reply_error(C.neap_server_reply(self.server, client), text, #text)
-end
-
----@alias neap.Voice fun(word: string, lease: string?, waited_ms: integer, retry_ms: integer,
----  bound: string)
-
-local function verdict(self, client, word, lease, waited_ms, retry_ms, bound)
-  local say = self.voices[client]
-  if say then
-    self.voices[client] = nil
-    return say(word, lease, waited_ms, retry_ms, bound)
-  end
-  local reply = C.neap_server_reply(self.server, client)
-  C.neap_reply_array(reply, 5)
-  C.neap_reply_bulk(reply, word, #word)
-  if lease then C.neap_reply_bulk(reply, lease, #lease) else C.neap_reply_null(reply) end
-  C.neap_reply_integer(reply, waited_ms)
-  C.neap_reply_integer(reply, retry_ms)
-  C.neap_reply_bulk(reply, bound, #bound)
-end
+--- What happened to a policy is told, now and when time alone brings it about.
+---@param account neap.Account
+function desk:look_at(account) alarms.look_at(self, account) end
 
 --- An error, which is all that happens.
 function desk:fail(client, text) fail(self, client, text) end
-
---- From now to an instant, in whole ms: up, so that whoever waits so long does not come early.
-local function until_ms(at, now)
-  if at >= C.neap_on_give then return 0 end
-  return tonumber((at - now + 999999) / 1000000)
-end
-
-local function since_ms(since, at) return max(0, tonumber((at - since) / 1000000)) end
-
---- What happened to a policy is told, now and when time alone brings it about.
----@param account neap.Account
-function desk:look_at(account)
-  local policy = account.live
-  if not (policy and policy.watched) then return end
-  policy:notice()
-  local at = policy:next_change()
-  if account.alarm and account.alarm_at ~= at then
-    self.alarms[account.alarm] = nil
-    C.neap_engine_cancel(self.engine, account.alarm, self.clock())
-    account.alarm = nil
-  end
-  if account.alarm or at >= C.neap_horizon then return end
-  local ticket = tonumber(C.neap_engine_sleep(self.engine, at, self.clock()))
-  if ticket ~= 0 then self.alarms[ticket], account.alarm, account.alarm_at = account, ticket, at end
-end
 
 -- ---- asking -----------------------------------------------------------------------------------
 
@@ -152,6 +101,7 @@ end
 
 --- Undo a grant that meets nobody: nothing was spent.
 local function undo(self, party, at, now)
+  if party.booking then return C.neap_engine_unbook(self.engine, party.booking, now) end
   C.neap_engine_settle(self.engine, party.request, nothing, at, now)
 end
 
@@ -166,10 +116,12 @@ end
 --- Hand over what the engine granted at instant `at`, with a lease if there is to be one.
 local function grant(self, party, at, now)
   local name
+  local ms = party.booking and until_ms(at, now) or since_ms(party.since, at)
   if party.ttl_ns then
     local lease = self.leases:grant(party.account, {
       request = party.request, at = at, id = party.id, ttl_ns = party.ttl_ns,
       client = not party.detach and party.clients[#party.clients] or nil,   -- who asked last
+      booking = party.booking,
     }, now)
     if not lease then
       undo(self, party, at, now)
@@ -179,7 +131,7 @@ local function grant(self, party, at, now)
   end
   self.granted = self.granted + 1
   if party.keys then count_keys(party) end
-  tell(self, party, "GRANTED", name, since_ms(party.since, at), -1, "")
+  tell(self, party, "GRANTED", name, ms, -1, "")
 end
 
 local function wait_with(self, party, client)
@@ -232,7 +184,12 @@ local function asked_before(self, client, account, options)
   if lease then
     -- the caller came back by another connection; a detached lease stays so
     if lease.client then self.leases:hold(lease, not options.detach and client or nil) end
-    verdict(self, client, "GRANTED", lease.name, 0, -1, "")
+    local ms = lease.booking and max(0, until_ms(lease.at, self.clock())) or 0
+    if ms > 0 and not options.books then
+      verdict(self, client, "RETRY", nil, 0, ms, "booked")
+    else
+      verdict(self, client, "GRANTED", lease.name, ms, -1, "")
+    end
     return true
   end
   local party = self.by_id[id_key(account, options.id)]
@@ -287,13 +244,29 @@ function desk:peek(account, options)
   return request, answer, names
 end
 
---- Ask the engine, for a policy or a key alike. `leased`: a grant comes with a lease.
+--- Ask the engine. Answers whether that failed; the answer is in `answer`.
+local function ask_engine(self, party, options, now)
+  if not options.books then
+    return C.neap_engine_acquire(self.engine, request, now, answer) ~= C.NEAP_OK
+  end
+  local booking = C.neap_engine_book(self.engine, party.request,
+    now + int64(options.max_wait) * 1000000, now, answer)
+  if booking ~= nil then party.booking = booking end
+  return false
+end
+
+--- Ask for a policy or a key alike. `leased`: a grant comes with a lease.
+---@return string? err  and nothing has happened
 local function ask(self, client, account, options, leased)
   local now = self.clock()
   local names, keys, variant = address(account, options)
   request.deadline = deadline(account, options, now)
   if options.peek then return peek(self, client, now, names) end
   if options.id and asked_before(self, client, account, options) then return end
+  if leased then
+    local err = self.leases:full(not options.detach and client or nil, options.books)
+    if err then return err end
+  end
   local party = {
     account = account, request = kept(), clients = { client }, since = now,
     id = options.id, detach = options.detach,
@@ -304,7 +277,7 @@ local function ask(self, client, account, options, leased)
   if account.queues and is_shed(account.live, party, variant, now) then
     return tell(self, party, "SHED", nil, 0, -1, "queue")
   end
-  local failed = C.neap_engine_acquire(self.engine, request, now, answer) ~= C.NEAP_OK
+  local failed = ask_engine(self, party, options, now)
   local status, at = answer.status, answer.at
   if failed or status == QUEUE_FULL then
     tell(self, party, "SHED", nil, 0, -1, "queue")
@@ -316,8 +289,9 @@ local function ask(self, client, account, options, leased)
   elseif status == NEVER then
     tell(self, party, "NEVER", nil, 0, -1, names[answer.bound] or "")
   else
+    local behind = options.books and answer.ahead > 0   -- those who wait have no instant yet
     tell(self, party, status == SHED and "SHED" or "RETRY", nil, 0, until_ms(at, now),
-      names[answer.bound] or "")
+      behind and "queue" or names[answer.bound] or "")
   end
 end
 
@@ -406,15 +380,20 @@ function desk:closed(client)
   self.leases:orphan(client, now)
 end
 
---- Let a parked caller go, as if its time were up.
+--- Let a parked caller go, as if its time were up, or with an error.
 ---@param client integer
+---@param with_error boolean?
 ---@return boolean  whether it waited
-function desk:unblock(client)
+function desk:unblock(client, with_error)
   local now = self.clock()
   local party = step_out(self, client, now)
   if not party then return false end
   C.neap_server_resume(self.server, client)
   party.account:tell("RETRY", "timeout", 1)
+  if with_error and not self.voices[client] then
+    fail(self, client, "UNBLOCKED client unblocked via CLIENT UNBLOCK")
+    return true
+  end
   verdict(self, client, "RETRY", nil, since_ms(party.since, now), retry_ms(self, party, now),
     "timeout")
   return true
@@ -441,11 +420,11 @@ end
 --- Who is asked, and what for; nil, and the error to reply.
 ---@return neap.Account?
 ---@return neap.AcquireOptions|string
-function desk:read(words)
+function desk:read(words, grammar)
   local account, err = self.accounts:policy(words[1])
   if not account then return nil, err end
   local options, fine
-  options, err = tail.acquire(words, 2, account, ones(account))
+  options, err = (grammar or tail.acquire)(words, 2, account, ones(account))
   if not options then return nil, err end
   if account.estimates or account.told then
     fine, err = account:charge(options)
@@ -454,10 +433,26 @@ function desk:read(words)
   return account, options
 end
 
+--- Ask, and say so if that makes no sense.
+---@param client integer
+---@param account neap.Account
+---@param options neap.AcquireOptions
+---@param leased boolean
+function desk:ask(client, account, options, leased)
+  local err = ask(self, client, account, options, leased)
+  if err then fail(self, client, err) end
+end
+
 function desk:acquire(client, words)
   local account, options = self:read(words)
   if not account then return fail(self, client, options) end
-  ask(self, client, account, options, account.leased or options.id ~= nil)
+  self:ask(client, account, options, account.leased or options.id ~= nil)
+end
+
+function desk:reserve(client, words)
+  local account, options = self:read(words, tail.reserve)
+  if not account then return fail(self, client, options) end
+  self:ask(client, account, options, true)
 end
 
 --- The same for one who does not speak RESP: the verdict goes to `say`, now or when it is known,
@@ -471,7 +466,9 @@ function desk:check(client, words, say)
   if not account then return options end
   options.detach = true
   self.voices[client] = say(account)
-  ask(self, client, account, options, account.leased or options.id ~= nil)
+  local err = ask(self, client, account, options, account.leased or options.id ~= nil)
+  if err then self.voices[client] = nil end
+  return err
 end
 
 --- Does the engine grant what nothing limits?
@@ -482,19 +479,12 @@ function desk:works()
   return answer.status == GRANTED
 end
 
-function desk:limit(client, words)
-  if #words[1] > KEY_BYTES then
-    return fail(self, client, ("ERR a key has up to %d bytes, got %d"):format(KEY_BYTES, #words[1]))
-  end
-  -- read the options first: what is wrong there must not make a key
+--- What a call costs that is no policy's, to be changed in place.
+---@return ffi.cdata*  int64_t[8]: one of the first
+function desk:one()
+  ffi.fill(request.cost, COSTS)
   request.cost[0] = 1
-  for i = 1, 7 do request.cost[i] = 0 end
-  local options, err = tail.limit(words, 3, request.cost)
-  if not options then return fail(self, client, err) end
-  local account
-  account, err = self.accounts:key(self.engine, words[1], words[2], self.clock())
-  if not account then return fail(self, client, err) end
-  ask(self, client, account, options, false)
+  return request.cost
 end
 
 return desk

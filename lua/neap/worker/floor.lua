@@ -10,7 +10,7 @@
 ---     now()       the clock the server is given, ns         wall()  seconds since 1970
 ---     started     when it began, ns                         version
 ---     forget(client)     it listens to nothing any more; nil: nobody listens
----     unblock(client)    let a parked caller go: whether there was one; nil: never
+---     unblock(client, with_error)   let a parked caller go: whether there was one; nil: never
 ---     shut_down()        begin to end; nil: that cannot be asked for
 ---     sections           { [name] = function (floor) return { { field, value }, ... } end },
 ---                        more of INFO, or nil
@@ -255,7 +255,7 @@ function floor.define(worker, tree, own)
     server = worker.server, keys = worker.keys, users = users.of(tree), now = now, wall = os.time,
     started = now(), version = ffi.string(C.neap_version), sections = worker.sections,
     forget = worker.forget, pubsub = worker.pubsub,
-    unblock = worker.unblock and function (client) return worker.unblock(worker, client) end,
+    unblock = worker.unblock and function (...) return worker.unblock(worker, ...) end,
     shut_down = worker.shut_down and function () worker.shut_down() end,
     commands = commands.new(worker.server),
   }

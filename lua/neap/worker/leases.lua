@@ -4,6 +4,11 @@
 --- is gone, unless it was detached; whichever comes first gives back what it holds. Any connection
 --- may release it, since client pools do not come back with the same one. An ID makes it findable
 --- by the caller who lost the reply: the same ID gets the same lease, not a second one.
+---
+--- One that is booked begins later. Ended before that it is as if it had never been.
+---
+--- There are so many at once: by connection, so that one that leaks them harms itself alone, and in
+--- all. They are a list, too, the eldest first.
 local ffi = require "ffi"
 local C = require "neap.engine"
 
@@ -12,6 +17,10 @@ local bit = require "bit"
 local next, pairs, setmetatable, tonumber = next, pairs, setmetatable, tonumber
 local function nobody() end
 
+local OF_CLIENT_MAX = 10000
+local DETACHED_MAX = 100000
+local BOOKED_MAX = 4096       -- each is looked at when one is undone
+
 ---@class neap.Lease
 ---@field name string
 ---@field account neap.Account
@@ -19,13 +28,23 @@ local function nobody() end
 ---@field at ffi.cdata*       ns: when it was granted
 ---@field client integer?     dies with it; nil: detached
 ---@field ticket integer      of the sleep that ends it
+---@field ends ffi.cdata*     ns: when that is
 ---@field id string?
+---@field booking ffi.cdata*? struct neap_booking: it begins at `at`, or began then
+---@field after neap.Lease?   the next younger one, and
+---@field before neap.Lease?  the next elder
 
 ---@class neap.Leases
 ---@field count integer
 ---@field ended fun(account: neap.Account)  told of each that ended, when it has given back
 ---@field expired integer  ever
 ---@field orphaned integer  ended with their connection, ever
+---@field killed integer    ended by hand, ever
+---@field refused integer   not let be, for there were as many as may be, ever
+---@field booked integer    that were booked, those that have begun among them
+---@field detached integer
+---@field eldest neap.Lease?
+---@field youngest neap.Lease?
 local leases = {}
 leases.__index = leases
 
@@ -38,6 +57,8 @@ function leases.new(engine, secret)
   return setmetatable({
     engine = engine, secret = secret, drawn = 0, count = 0, expired = 0, orphaned = 0,
     by_name = {}, by_ticket = {}, by_client = {}, by_id = {}, ended = nobody,
+    killed = 0, refused = 0, booked = 0, detached = 0, held = {},
+    max = { of_client = OF_CLIENT_MAX, detached = DETACHED_MAX, booked = BOOKED_MAX },
   }, leases)
 end
 
@@ -69,7 +90,7 @@ end
 
 --- Under what an ID is kept: IDs are the account's own.
 ---@return string
-function leases.id_key(account, id) return account.name .. "\0" .. id end
+function leases.id_key(account, id) return (account.ids or account.name) .. "\0" .. id end
 
 local id_key = leases.id_key
 
@@ -81,30 +102,84 @@ function leases:find(account, id) return self.by_id[id_key(account, id)] end
 ---@param lease neap.Lease
 ---@param client integer?  nil: nobody's does
 function leases:hold(lease, client)
-  if lease.client then take_from(self.by_client, lease.client, lease) end
+  local held, before = self.held, lease.client
+  if before then
+    take_from(self.by_client, before, lease)
+    held[before] = held[before] > 1 and held[before] - 1 or nil
+  else
+    self.detached = self.detached - 1
+  end
   lease.client = client
-  if client then file_under(self.by_client, client, lease) end
+  if client then
+    file_under(self.by_client, client, lease)
+    held[client] = (held[client] or 0) + 1
+  else
+    self.detached = self.detached + 1
+  end
+end
+
+--- Are there as many as may be? Then what to say.
+---@param client integer?  nil: one that is detached
+---@param booked boolean?
+---@return string? err
+function leases:full(client, booked)
+  local max, err = self.max, nil
+  if client and (self.held[client] or 0) >= max.of_client then
+    err = ("ERR this connection holds %d leases, the most there may be; release some"):format(
+      max.of_client)
+  elseif not client and self.detached >= max.detached then
+    err = ("ERR %d leases are detached, the most there may be; release some"):format(max.detached)
+  elseif booked and self.booked >= max.booked then
+    err = ("ERR %d leases are booked, the most there may be; try again later"):format(max.booked)
+  end
+  if err then self.refused = self.refused + 1 end
+  return err
+end
+
+local function append(self, lease)
+  local last = self.youngest
+  lease.before, self.youngest = last, lease
+  if last then last.after = lease else self.eldest = lease end
+end
+
+local function remove(self, lease)
+  local before, after = lease.before, lease.after
+  if before then before.after = after else self.eldest = after end
+  if after then after.before = before else self.youngest = before end
 end
 
 --- A lease for what was just granted. Its end takes a place in the engine, so the engine's bound
 --- on waiters is one on leases, too.
 ---@param account neap.Account
 ---@param terms { request: ffi.cdata*, at: ffi.cdata*, ttl_ns: number, client: integer?,
----  id: string? }
+---  id: string?, booking: ffi.cdata*? }
 ---@param now ffi.cdata*
 ---@return neap.Lease?  nil: no place is free
 function leases:grant(account, terms, now)
-  local ticket = tonumber(C.neap_engine_sleep(self.engine, now + int64(terms.ttl_ns), now))
+  local booking = terms.booking
+  local ends = (booking and terms.at or now) + int64(terms.ttl_ns)
+  local ticket = tonumber(C.neap_engine_sleep(self.engine, ends, now))
   if ticket == 0 then return nil end
   local lease = {
     name = draw(self), account = account, request = terms.request, at = terms.at, id = terms.id,
-    ticket = ticket,
+    ticket = ticket, ends = ends, booking = booking,
   }
+  append(self, lease)
+  self.detached = self.detached + 1   -- until it is held
+  if booking then self.booked = self.booked + 1 end
   self.by_name[lease.name], self.by_ticket[ticket] = lease, lease
   if lease.id then self.by_id[id_key(account, lease.id)] = lease end
   self:hold(lease, terms.client)
   account.leases, self.count = account.leases + 1, self.count + 1
   return lease
+end
+
+--- A booked one that has not begun: then it never was.
+local function undone(self, lease, now)
+  local booking = lease.booking
+  if not booking then return false end
+  self.booked = self.booked - 1
+  return C.neap_engine_unbook(self.engine, booking, now) == 1
 end
 
 --- Forget it, and give back what it holds.
@@ -114,11 +189,15 @@ end
 ---@param now ffi.cdata*
 local function finish(self, lease, outcome, at, now)
   self:hold(lease, nil)
+  self.detached = self.detached - 1
+  remove(self, lease)
   self.by_name[lease.name], self.by_ticket[lease.ticket] = nil, nil
   if lease.id then self.by_id[id_key(lease.account, lease.id)] = nil end
   lease.account.leases, self.count = lease.account.leases - 1, self.count - 1
   C.neap_engine_cancel(self.engine, lease.ticket, now)
-  C.neap_engine_give(self.engine, lease.request, outcome, at, now)
+  if not undone(self, lease, now) then
+    C.neap_engine_give(self.engine, lease.request, outcome, at, now)
+  end
   self.ended(lease.account)
 end
 
@@ -132,7 +211,7 @@ end
 function leases:release(name, outcome, used, took_ns, now)
   local lease = self.by_name[name]
   if not lease then return nil end
-  if used then
+  if used and not (lease.booking and now < lease.at) then
     local cost = used_t(lease.request.cost)
     for i, n in pairs(used) do cost[i - 1] = n end
     C.neap_engine_settle(self.engine, lease.request, cost, lease.at, now)
@@ -144,6 +223,35 @@ function leases:release(name, outcome, used, took_ns, now)
     at = began
   end
   finish(self, lease, outcome, at, now)
+  return lease
+end
+
+--- Let it end later, or sooner.
+---@param name string
+---@param ns number  from now, or, of one that is booked, from when it begins
+---@return neap.Lease?  nil: no such lease, any more
+---@return string? err  there is no place in the engine
+function leases:renew(name, ns, now)
+  local lease = self.by_name[name]
+  if not lease then return nil end
+  local ends = (lease.at > now and lease.at or now) + int64(ns)
+  local ticket = tonumber(C.neap_engine_sleep(self.engine, ends, now))
+  if ticket == 0 then return nil, "ERR all places of the engine are taken; try again later" end
+  self.by_ticket[lease.ticket] = nil
+  C.neap_engine_cancel(self.engine, lease.ticket, now)
+  lease.ticket, lease.ends = ticket, ends
+  self.by_ticket[ticket] = lease
+  return lease
+end
+
+--- End it by hand: nothing is known of the call.
+---@param name string
+---@return neap.Lease?
+function leases:kill(name, now)
+  local lease = self.by_name[name]
+  if not lease then return nil end
+  self.killed = self.killed + 1
+  finish(self, lease, C.NEAP_IGNORE, lease.at, now)
   return lease
 end
 

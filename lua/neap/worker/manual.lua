@@ -15,6 +15,12 @@ local LATENCY = { "microseconds", "integer", token = "LATENCY", optional = true 
 local HEADER = { "header", "block", token = "HEADER", optional = true, multiple = true, of = {
   { "name", "string" }, { "value", "string" } } }
 local BLOCK = { "milliseconds", "integer", token = "BLOCK", optional = true }
+local ID = { "token", "string", token = "ID", optional = true }
+local TTL = { "ttl", "integer", token = "TTL", optional = true }
+local DETACH = { "detach", "pure-token", token = "DETACH", optional = true }
+local PRIORITY = { "priority", "string", token = "PRIO", optional = true }
+local COUNT = { "n", "integer", token = "COUNT", optional = true }
+local LEASE = { "lease", "string" }
 local PEEK = { "peek", "pure-token", token = "PEEK", optional = true }
 
 ---@type neap.Command[]  but for `run`
@@ -22,14 +28,15 @@ return {
   { name = "NEAP.ACQUIRE", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
     flags = { "write", "blocking" }, complexity = "O(N) in the limits of the policy",
     summary = "Take from all limits of a policy or from none, now or after a wait.",
-    arguments = { POLICY, BY, COST, { "priority", "string", token = "PRIO", optional = true },
-      BLOCK, PEEK,
-      { "token", "string", token = "ID", optional = true },
-      { "ttl", "integer", token = "TTL", optional = true },
-      { "detach", "pure-token", token = "DETACH", optional = true } } },
+    arguments = { POLICY, BY, COST, PRIORITY, BLOCK, PEEK, ID, TTL, DETACH } },
+  { name = "NEAP.RESERVE", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
+    flags = { "write" }, complexity = "O(N) in the limits of the policy and in what is booked",
+    summary = "Book the earliest instant, and be told at once when that is.",
+    arguments = { POLICY, BY, COST, PRIORITY, ID, TTL, DETACH,
+      { "milliseconds", "integer", token = "MAXWAIT", optional = true } } },
   { name = "NEAP.RELEASE", arity = -2, group = "neap", need = "acquire", flags = { "write" },
     summary = "Give a lease back, with how it went and what it really cost.",
-    arguments = { { "lease", "string" }, OUTCOME, STATUS, RETRY_AFTER, LATENCY, HEADER,
+    arguments = { LEASE, OUTCOME, STATUS, RETRY_AFTER, LATENCY, HEADER,
       { "used", "block", token = "USED", optional = true, multiple = true, of = {
         { "limit", "string" }, { "n", "integer" } } } } },
   { name = "NEAP.REPORT", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
@@ -39,6 +46,17 @@ return {
     flags = { "write", "blocking" }, summary = "Take from a limit kept under a key.",
     arguments = { { "key", "key" }, { "limit", "string" },
       { "cost", "integer", token = "COST", optional = true }, BLOCK, PEEK } },
+  { name = "NEAP.SLOT", arity = -3, group = "neap", need = "acquire", keys = { 1, 1, 1 },
+    flags = { "write", "blocking" }, summary = "Take one of n slots kept under a key.",
+    arguments = { { "key", "key" }, { "n", "integer" }, BLOCK, TTL, ID, DETACH, PEEK } },
+  { name = "NEAP.RENEW", arity = 3, group = "neap", need = "acquire", flags = { "write", "fast" },
+    summary = "Let a lease end so many milliseconds from now: that, or -2 when there is none.",
+    arguments = { LEASE, { "milliseconds", "integer" } } },
+  { name = "NEAP.LEASES", arity = -1, group = "neap", need = "admin", flags = { "readonly" },
+    complexity = "O(N) in the number of leases", summary = "What is out, the eldest first.",
+    arguments = { { "policy", "string", optional = true }, COUNT } },
+  { name = "NEAP.KILL", arity = 2, group = "neap", need = "admin", flags = { "write", "fast" },
+    summary = "End a lease, whoever holds it.", arguments = { LEASE } },
   { name = "NEAP.BACKOFF", arity = -2, group = "neap", need = "acquire", keys = { 1, 1, 1 },
     flags = { "write" }, summary = "How long a policy backs off still; begin or end that.",
     arguments = { POLICY, { "how", "oneof", optional = true, of = {
@@ -60,8 +78,7 @@ return {
     arguments = { POLICY, BY, COST } },
   { name = "NEAP.TOP", arity = -3, group = "neap", need = "read", keys = { 1, 1, 1 },
     flags = { "readonly" }, summary = "Who of a scope called most, and how often.",
-    arguments = { POLICY, { "scope", "string" },
-      { "n", "integer", token = "COUNT", optional = true } } },
+    arguments = { POLICY, { "scope", "string" }, COUNT } },
   { name = "NEAP.LIST", arity = -1, group = "neap", need = "read", flags = { "readonly" },
     complexity = "O(N) in the number of policies", summary = "The names of the policies.",
     arguments = { { "pattern", "pattern", optional = true } } },

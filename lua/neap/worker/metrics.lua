@@ -158,7 +158,7 @@ local function worker_now(worker, hidden)
     hidden = hidden, uptime_s = text.seconds(C.neap_loop_now(worker.loop) - worker.started),
     draining = desk.draining and 1 or 0, lag = worker.lag, shed = desk.shed, undone = desk.undone,
     expired = desk.leases.expired, orphaned = desk.leases.orphaned,
-    key_verdicts = desk.accounts.verdicts, key_limits = #desk.accounts.ring,
+    key_verdicts = desk.accounts.verdicts, key_limits = #desk.accounts.limits.ring,
     keys = read("struct neap_keys_stats", C.neap_keys_stats, worker.keys),
     keys_alive = C.neap_keys_count(worker.keys, desk.clock()),
     happened = worker.events.happened, messages = worker.events.number,

@@ -3,6 +3,7 @@
 ---
 ---     ACQUIRE  {"BY" scope value} {"COST" [limit] n} ["PRIO" name | n] ["BLOCK" ms] ["PEEK"]
 ---              ["ID" token] ["TTL" ms] ["DETACH"]
+---     RESERVE  the same but for BLOCK and PEEK, and ["MAXWAIT" ms]
 ---     RELEASE  ["OK" | "FAIL" | "IGNORE"] ["STATUS" http] ["RETRY-AFTER" text] ["LATENCY" us]
 ---              {"HEADER" name value} {"USED" limit n}
 ---
@@ -21,6 +22,7 @@ local ID_BYTES = 128
 local KEY_BYTES = 1024
 local TEXT_BYTES = 256
 local HEADERS = 64
+local MOST_LISTED = 1000
 
 local tail = {}
 
@@ -132,6 +134,20 @@ local acquire = {
   end,
 }
 
+local reserve = { COST = acquire.COST, BY = acquire.BY, PRIO = acquire.PRIO, ID = acquire.ID,
+  TTL = acquire.TTL, DETACH = acquire.DETACH, MAXWAIT = milliseconds("max_wait", 0) }
+
+local slot = { BLOCK = acquire.BLOCK, TTL = acquire.TTL, PEEK = acquire.PEEK, ID = acquire.ID,
+  DETACH = acquire.DETACH }
+
+local leases = {
+  COUNT = function (options, words, i)
+    local n, err = number(words, i, "COUNT", 1, MOST_LISTED)
+    options.count = n
+    return i + 1, err
+  end,
+}
+
 local limit = {
   BLOCK = acquire.BLOCK,
   PEEK = acquire.PEEK,
@@ -227,6 +243,8 @@ end
 ---@field id string?
 ---@field ttl integer?      ms
 ---@field detach boolean?
+---@field books boolean?    of RESERVE, with
+---@field max_wait integer? ms
 ---@field by table<string, string>?     keys, by the names of scopes
 ---@field priority integer?
 ---@field said table<string, integer>?  costs by name, for an estimate
@@ -240,6 +258,41 @@ end
 function tail.acquire(words, i, account, cost)
   return read(acquire, { cost = cost }, words, i, account)
 end
+
+--- For NEAP.RESERVE, which books and does not wait.
+---@param words string[]
+---@param i integer
+---@param account neap.Account
+---@param cost ffi.cdata*
+---@return neap.AcquireOptions?
+---@return string? err
+function tail.reserve(words, i, account, cost)
+  return read(reserve, { cost = cost, books = true, max_wait = MOST_MS }, words, i, account)
+end
+
+--- For NEAP.SLOT.
+---@param words string[]
+---@param i integer
+---@return neap.AcquireOptions?
+---@return string? err
+function tail.slot(words, i) return read(slot, {}, words, i) end
+
+--- For NEAP.RENEW: a whole number of ms at words[i].
+---@return integer?
+---@return string? err
+function tail.milliseconds(words, i, what) return number(words, i, what, 1, MOST_MS) end
+
+--- For NEAP.SLOT: how many there are.
+---@return integer?
+---@return string? err
+function tail.slots(words, i) return number(words, i, "SLOT", 1, 2 ^ 31) end
+
+--- For NEAP.LEASES.
+---@param words string[]
+---@param i integer
+---@return { count: integer }?
+---@return string? err
+function tail.leases(words, i) return read(leases, { count = 10 }, words, i) end
 
 --- For NEAP.LIMIT: a key has one limit, which needs no name.
 ---@param words string[]
