@@ -131,7 +131,8 @@ struct neap_window {
 	int64_t limit;            /* tokens */
 	neap_ns window_ns;
 	int64_t used;             /* tokens in the log, left ones included until noticed */
-	neap_ns sealed;           /* what came up to then and is in no entry is not to be changed */
+	neap_ns sealed;           /* what came up to then and is in no entry is not to be changed;
+				   * neap_horizon: nothing has come yet */
 	uint32_t size, first, count;
 };
 

@@ -16,8 +16,8 @@
  * instant that is past. It joins the last entry, for it goes now. When it is settled there is no
  * entry of its instant, and the first later one is changed. That may be another's, who finds too
  * little in it, then, and goes on to the next: the sum is right, and nothing leaves sooner than it
- * should. Entries that have left, or were moved by a hold, are missing as well; those are not meant,
- * and 'sealed' says up to when they were.
+ * should. Entries that have left, or were moved by a hold, or were there before the log was made new,
+ * are missing as well; those are not meant, and 'sealed' says up to when they were.
  *
  * Invariants: instants in the log do not decrease; used is the sum of the costs in the log.
  */
@@ -43,7 +43,8 @@ int neap_window_init(struct neap_window *w, int64_t limit, neap_ns window_ns,
 	    !log || size < 1)
 		return NEAP_ERANGE;
 	*w = (struct neap_window){
-		.log = log, .limit = limit, .window_ns = window_ns, .size = size, .sealed = -1};
+		.log = log, .limit = limit, .window_ns = window_ns, .size = size,
+		.sealed = neap_horizon};
 	return NEAP_OK;
 }
 
@@ -87,9 +88,11 @@ static void seal(struct neap_window *w, neap_ns at)
 	w->sealed = w->sealed > at ? w->sealed : at;
 }
 
-/* Drop what has left the window. */
+/* Drop what has left the window. A log that is new, or new again, knows of nothing before. */
 static void forget(struct neap_window *w, neap_ns now)
 {
+	if (w->sealed == neap_horizon)
+		w->sealed = now - 1;
 	while (w->count && leaves(w, entry(w, 0)) <= now) {
 		seal(w, entry(w, 0)->at);
 		w->used -= entry(w, 0)->cost;

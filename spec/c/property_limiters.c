@@ -82,6 +82,7 @@ static struct neap_stamp *window_changes(struct dice *d, struct neap_window *w, 
 	if (size != w->size || !dice_between(d, 0, 1))
 		log = other;
 	int gone = diary->gone;
+	neap_ns sealed = diary->sealed;
 	diary_forget(diary, now);
 	int fits = (uint32_t)(diary->count - diary->gone) <= size;
 	int answer = neap_window_change(w, limit, window_ns, log, size, now);
@@ -89,6 +90,7 @@ static struct neap_stamp *window_changes(struct dice *d, struct neap_window *w, 
 		trial_fail("%d, with %d to move into %u", answer, diary->count - diary->gone, size);
 	if (answer) {
 		diary->gone = gone;
+		diary->sealed = sealed;
 	} else {
 		diary->limit = limit;
 		diary->window_ns = window_ns;
@@ -127,6 +129,11 @@ static void window_episode(struct dice *d, int64_t ops)
 			limit = w->limit, window_ns = w->window_ns, size = w->size;
 			changed = 1;
 			continue;
+		}
+		if (!dice_between(d, 0, 63)) {   /* it is made new, and what was granted is settled */
+			neap_window_init(w, limit, window_ns, log, size);
+			diary_begin_anew(&diary);
+			changed = 1;
 		}
 		int64_t cost = dice_between(d, 0, 9) ? dice_between(d, 0, limit < 8 ? limit : 8)
 						     : dice_any_size(d, 1, limit < MOST ? limit + 1 : MOST);

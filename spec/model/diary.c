@@ -8,7 +8,7 @@ void diary_init(struct diary *d, int64_t limit, neap_ns window_ns, uint32_t size
 	d->window_ns = window_ns;
 	d->size = size;
 	d->count = d->gone = 0;
-	d->sealed = -1;
+	d->sealed = neap_horizon;
 }
 
 static int is_in(const struct diary *d, int i, neap_ns now)
@@ -48,8 +48,16 @@ neap_ns diary_when(const struct diary *d, int64_t cost, neap_ns now)
 	return neap_never;
 }
 
+void diary_begin_anew(struct diary *d)
+{
+	d->gone = d->count;
+	d->sealed = neap_horizon;
+}
+
 void diary_forget(struct diary *d, neap_ns now)
 {
+	if (d->sealed == neap_horizon)
+		d->sealed = now - 1;
 	for (; d->gone < d->count && !is_in(d, d->gone, now); d->gone++)
 		if (d->entry[d->gone].at > d->sealed)
 			d->sealed = d->entry[d->gone].at;

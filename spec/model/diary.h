@@ -20,13 +20,15 @@ struct diary {
 	uint32_t size;                            /* entries the log has */
 	int count;
 	int gone;                                 /* entries up to here left before some take */
-	neap_ns sealed;                           /* the latest instant of those */
+	neap_ns sealed;                           /* the latest instant of those; neap_horizon: new */
 	struct neap_stamp entry[DIARY_PAGES];
 };
 
 void diary_init(struct diary *d, int64_t limit, neap_ns window_ns, uint32_t size);
 int64_t diary_available(const struct diary *d, neap_ns now);
 neap_ns diary_when(const struct diary *d, int64_t cost, neap_ns now);
+/* It begins anew, and knows of nothing before. */
+void diary_begin_anew(struct diary *d);
 /* What has left by now does not count any more, whatever the window will be. */
 void diary_forget(struct diary *d, neap_ns now);
 void diary_take(struct diary *d, int64_t cost, neap_ns now);
