@@ -9,12 +9,13 @@ _neap_options() { # VERB
 	exec) echo --policy --cost --by --prio --wait --ok --anyway --addr --user --help ;;
 	pace) echo --bytes --quiet --help ;;
 	sim) echo --experiment --seed --help ;;
+	repl) echo --virtual --command --help ;;
 	esac
 }
 
 _neap() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
-	local verbs="run check inspect top exec pace sim help"
+	local verbs="run check inspect top exec pace sim repl help"
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W "$verbs --version --help" -- "$word")
@@ -52,7 +53,8 @@ _neap() {
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return ;;
 	run--listen | run--http | run--drain | top--every | top--rounds | exec--policy | exec--cost | \
-	exec--by | exec--prio | exec--wait | exec--ok | exec--addr | exec--user | sim--seed)
+	exec--by | exec--prio | exec--wait | exec--ok | exec--addr | exec--user | sim--seed | \
+	repl--command)
 		return ;;
 	esac
 	if [[ $word == -* ]]; then
@@ -60,7 +62,7 @@ _neap() {
 		return
 	fi
 	case $verb in
-	run | check)
+	run | check | repl)
 		mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$word"; compgen -d -- "$word") ;;
 	inspect | top)
 		mapfile -t COMPREPLY < <(cd /dev/shm 2>/dev/null && compgen -f -- "$word") ;;

@@ -10,8 +10,9 @@ complete -c neap -n __fish_use_subcommand -a top -d 'The same, again and again'
 complete -c neap -n __fish_use_subcommand -a exec -d 'Run a command under a permit'
 complete -c neap -n __fish_use_subcommand -a pace -d 'Copy lines at the pace of a limit'
 complete -c neap -n __fish_use_subcommand -a sim -d 'Run the engine in virtual time'
+complete -c neap -n __fish_use_subcommand -a repl -d 'A prompt with a policy file'
 complete -c neap -n __fish_use_subcommand -a help -d 'Explain a verb'
-complete -c neap -n '__fish_seen_subcommand_from help' -a 'run check inspect top exec pace sim'
+complete -c neap -n '__fish_seen_subcommand_from help' -a 'run check inspect top exec pace sim repl'
 
 complete -c neap -n '__fish_seen_subcommand_from run' -F
 complete -c neap -n '__fish_seen_subcommand_from run' -l listen -x -d 'Where'
@@ -51,3 +52,7 @@ complete -c neap -n '__fish_seen_subcommand_from pace' -l quiet -d 'Say nothing'
 
 complete -c neap -n '__fish_seen_subcommand_from sim' -l experiment -x -a 'policer md1 erlang aws-jitter retry-budget metastable adaptive windows all' -d 'Against what'
 complete -c neap -n '__fish_seen_subcommand_from sim' -l seed -x -d 'Other chances'
+
+complete -c neap -n '__fish_seen_subcommand_from repl' -F
+complete -c neap -n '__fish_seen_subcommand_from repl' -l virtual -d 'Time stands'
+complete -c neap -n '__fish_seen_subcommand_from repl' -l command -x -d 'Run this entry'

@@ -12,6 +12,7 @@ _neap() {
 		'exec:run a command under a permit of a worker'
 		'pace:copy lines at the pace of a limit'
 		'sim:run the engine in virtual time'
+		'repl:a prompt with neap and the policies of a file'
 		'help:explain a verb'
 	)
 	_arguments -C '(- *)--version[print the version]' '(- *)--help[print help]' \
@@ -67,6 +68,11 @@ _neap() {
 			_arguments '(- *)--help[print the options]' \
 				'--experiment[against what]:name:(policer md1 erlang aws-jitter retry-budget metastable adaptive windows all)' \
 				'--seed[other chances]:number' ;;
+		repl)
+			_arguments '(- *)--help[print the options]' \
+				'--virtual[time stands until it is told to move]' \
+				'--command[run this entry and end]:lua' \
+				'1:policy:_files -g "*.lua"' ;;
 		help) _describe verb verbs ;;
 		esac ;;
 	esac

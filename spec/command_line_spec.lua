@@ -104,7 +104,7 @@ printf "%%s\n" "${COMPREPLY[@]}"' bash %s]]):format(table.concat(list, " ")))
     assert.same({ "json" }, offered("neap", "check", "--print", "j"))
     assert.same({ "json", "text" }, offered("neap", "run", "--log-format", ""))
     assert.same({}, offered("neap", "run", "--listen", "-"))
-    assert.same({ "run" }, offered("neap", "help", "r"))
+    assert.same({ "repl", "run" }, offered("neap", "help", "r"))
     assert.same({ "sha256sum" }, offered("neap", "exec", "--policy", "x", "--", "sha256su"))
     assert.same({ "CMakeLists.txt" }, offered("neap", "exec", "--", "cat", "CMakeL"))
     assert.same({ "lua" }, offered("neap", "run", "lu"))   -- a folder; of files those of Lua

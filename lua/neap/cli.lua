@@ -175,6 +175,7 @@ end
 ---@field files { [1]: integer, [2]: integer }   least and most
 ---@field what string?   what these are; policy files unless told
 ---@field options table<string, "flag"|"value"|"list">
+---@field short table<string, string>?   of options, by a letter
 ---@field act fun(files: string[], options: table, complain: fun(...: string)): integer
 ---@field help string
 local VERBS = {
@@ -241,6 +242,7 @@ VERBS.top = require "neap.cli.top"
 VERBS.exec = require "neap.cli.exec"
 VERBS.pace = require "neap.cli.pace"
 VERBS.sim = require "neap.cli.sim"
+VERBS.repl = require "neap.cli.repl"
 
 local HELP = [[
 usage: neap VERB …
@@ -254,6 +256,7 @@ neap decides when an outbound call may leave.
   exec     run a command under a permit of a worker
   pace     copy lines at the pace of a limit
   sim      run the engine in virtual time
+  repl     a prompt with neap and the policies of a file
   help     explain a verb
 
   --version   print the version
@@ -288,6 +291,8 @@ local function parse(args, from, verb)
   local i, only_files = from, false
   while args[i] do
     local word = args[i]
+    local short = not only_files and verb.short and verb.short[word:match "^%-(%l)$"]
+    if short then word = "--" .. short end
     local name, value = word:match "^%-%-([^=]+)=?(.*)$"
     if only_files or not word:find "^%-." then
       files[#files + 1] = word

@@ -1,4 +1,5 @@
---- What the command line takes from the C library and from hiredis: their declarations.
+--- What the command line takes from the C library, from hiredis and from libedit: their
+--- declarations.
 local ffi = require "ffi"
 
 ffi.cdef [[
@@ -21,6 +22,7 @@ int posix_spawnp(int *pid, const char *file, const void *actions, const void *at
 		 const char *const *argv, char *const *environment);
 int waitpid(int pid, int *status, int options);
 int kill(int pid, int number);
+int getpid(void);
 char *strerror(int number);
 extern char **environ;
 
@@ -40,6 +42,41 @@ struct neap_hiredis_reply_1 {
 	int type; long long integer; double number; size_t size; char *text; char kind[4];
 	size_t count; struct neap_hiredis_reply_1 **element;
 };
+
+int isatty(int fd);
+int pipe(int ends[2]);
+int fork(void);
+void _exit(int status);
+int open(const char *path, int flags, ...);
+int fchmod(int fd, unsigned mode);
+int mkdir(const char *path, unsigned mode);
+ssize_t write(int fd, const void *bytes, size_t size);
+int close(int fd);
+int dup2(int fd, int to);
+int ioctl(int fd, unsigned long request, ...);
+char *setlocale(int category, const char *locale);
+int signalfd(int fd, const neap_sigset *set, int flags);
+struct neap_pollfd { int fd; short events, revents; };
+int poll(struct neap_pollfd *list, unsigned long count, int timeout_ms);
+struct neap_winsize { unsigned short rows, columns, width, height; };
+
+typedef struct neap_editor neap_editor;
+typedef struct neap_history neap_history;
+struct neap_history_event { int number; const char *text; };
+struct neap_edited { const char *begin, *cursor, *last; };
+typedef char *(*neap_prompt_fn)(neap_editor *e);
+typedef unsigned char (*neap_key_fn)(neap_editor *e, int key);
+typedef int (*neap_getc_fn)(neap_editor *e, wchar_t *key);
+neap_editor *el_init(const char *program, void *in, void *out, void *err);
+void el_end(neap_editor *e);
+const char *el_gets(neap_editor *e, int *count);
+int el_set(neap_editor *e, int what, ...);
+void el_resize(neap_editor *e);
+const struct neap_edited *el_line(neap_editor *e);
+int el_insertstr(neap_editor *e, const char *text);
+neap_history *history_init(void);
+void history_end(neap_history *h);
+int history(neap_history *h, struct neap_history_event *event, int what, ...);
 ]]
 
 return ffi.C
