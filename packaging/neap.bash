@@ -10,12 +10,13 @@ _neap_options() { # VERB
 	pace) echo --bytes --quiet --help ;;
 	sim) echo --experiment --seed --help ;;
 	repl) echo --virtual --command --help ;;
+	console) echo --user --command --help ;;
 	esac
 }
 
 _neap() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
-	local verbs="run check inspect top exec pace sim repl help"
+	local verbs="run check inspect top exec pace sim repl console help"
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
 		mapfile -t COMPREPLY < <(compgen -W "$verbs --version --help" -- "$word")
@@ -54,7 +55,7 @@ _neap() {
 		return ;;
 	run--listen | run--http | run--drain | top--every | top--rounds | exec--policy | exec--cost | \
 	exec--by | exec--prio | exec--wait | exec--ok | exec--addr | exec--user | sim--seed | \
-	repl--command)
+	repl--command | console--user | console--command)
 		return ;;
 	esac
 	if [[ $word == -* ]]; then

@@ -11,8 +11,9 @@ complete -c neap -n __fish_use_subcommand -a exec -d 'Run a command under a perm
 complete -c neap -n __fish_use_subcommand -a pace -d 'Copy lines at the pace of a limit'
 complete -c neap -n __fish_use_subcommand -a sim -d 'Run the engine in virtual time'
 complete -c neap -n __fish_use_subcommand -a repl -d 'A prompt with a policy file'
+complete -c neap -n __fish_use_subcommand -a console -d 'A prompt for a running worker'
 complete -c neap -n __fish_use_subcommand -a help -d 'Explain a verb'
-complete -c neap -n '__fish_seen_subcommand_from help' -a 'run check inspect top exec pace sim repl'
+complete -c neap -n '__fish_seen_subcommand_from help' -a 'run check inspect top exec pace sim repl console'
 
 complete -c neap -n '__fish_seen_subcommand_from run' -F
 complete -c neap -n '__fish_seen_subcommand_from run' -l listen -x -d 'Where'
@@ -56,3 +57,6 @@ complete -c neap -n '__fish_seen_subcommand_from sim' -l seed -x -d 'Other chanc
 complete -c neap -n '__fish_seen_subcommand_from repl' -F
 complete -c neap -n '__fish_seen_subcommand_from repl' -l virtual -d 'Time stands'
 complete -c neap -n '__fish_seen_subcommand_from repl' -l command -x -d 'Run this entry'
+
+complete -c neap -n '__fish_seen_subcommand_from console' -l user -x -d 'Log in with this name'
+complete -c neap -n '__fish_seen_subcommand_from console' -l command -x -d 'Run this entry'

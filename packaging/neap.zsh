@@ -13,6 +13,7 @@ _neap() {
 		'pace:copy lines at the pace of a limit'
 		'sim:run the engine in virtual time'
 		'repl:a prompt with neap and the policies of a file'
+		'console:a prompt for a running worker'
 		'help:explain a verb'
 	)
 	_arguments -C '(- *)--version[print the version]' '(- *)--help[print help]' \
@@ -73,6 +74,11 @@ _neap() {
 				'--virtual[time stands until it is told to move]' \
 				'--command[run this entry and end]:lua' \
 				'1:policy:_files -g "*.lua"' ;;
+		console)
+			_arguments '(- *)--help[print the options]' \
+				'--user[log in with this name]:name' \
+				'--command[run this entry and end]:lua' \
+				'1:address' ;;
 		help) _describe verb verbs ;;
 		esac ;;
 	esac

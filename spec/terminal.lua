@@ -65,10 +65,9 @@ local function listen(self)
 end
 
 --- What was said, without what moves the cursor.
----@param from? integer
 ---@return string
-function terminal:text(from)
-  return (self.said:sub(from or 1):gsub("\27%[[%d;?]*%a", ""):gsub("\27[=>]", ""):gsub("\r", ""))
+function terminal:text()
+  return (self.said:gsub("\27%[[%d;?]*%a", ""):gsub("\27[=>]", ""):gsub("\r", ""))
 end
 
 --- Wait until it has said this, after what was waited for last; all of that is answered.
@@ -76,11 +75,11 @@ end
 ---@return string
 function terminal:expect(what)
   while true do
-    local text = self:text(self.seen)
+    local text = self:text():sub(self.seen)
     local _, last = text:find(what, 1, true)
     if last then
-      self.seen = #self.said + 1
-      return text
+      self.seen = self.seen + last
+      return text:sub(1, last)
     end
     local more = listen(self)
     assert(more, ("%s: %q was not said%s, but %q"):format(self.words[2], what,

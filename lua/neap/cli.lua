@@ -243,6 +243,7 @@ VERBS.exec = require "neap.cli.exec"
 VERBS.pace = require "neap.cli.pace"
 VERBS.sim = require "neap.cli.sim"
 VERBS.repl = require "neap.cli.repl"
+VERBS.console = require "neap.cli.console"
 
 local HELP = [[
 usage: neap VERB …
@@ -257,6 +258,7 @@ neap decides when an outbound call may leave.
   pace     copy lines at the pace of a limit
   sim      run the engine in virtual time
   repl     a prompt with neap and the policies of a file
+  console  a prompt for a running worker
   help     explain a verb
 
   --version   print the version

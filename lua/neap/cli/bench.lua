@@ -30,6 +30,7 @@ local bench = {}
 ---@field names string[]             of policies, as in the file
 ---@field calls neap.cli.Call[]      that acquire began
 ---@field held neap.Permit[]
+---@field copied neap.Permit[]      what copies have in flight, as their originals had
 ---@field changes table[]            what revert undoes, the latest last
 ---@field signals neap.Signals?
 ---@field told string[]              what happened and was not shown yet
@@ -333,7 +334,7 @@ end
 ---@return neap.Bench
 function bench.new(its_clock, tree, file, signals)
   local self = setmetatable({ clock = its_clock, policies = views.policies(), names = {},
-    calls = {}, held = {}, changes = {}, told = {}, signals = signals }, Bench)
+    calls = {}, held = {}, copied = {}, changes = {}, told = {}, signals = signals }, Bench)
   for i, declared in ipairs(tree and tree.policies or {}) do
     self.policies[declared.name] = self:add(declared, { file = file })
     self.names[i] = declared.name

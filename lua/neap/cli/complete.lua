@@ -1,5 +1,6 @@
 --- What a word could become: variables, fields and methods; policies inside of quotes; what a call
---- can say inside of braces. Nothing is called to find out, but `__index` tables are looked into.
+--- can say inside of braces. Nothing is called to find out, but `__index` tables are looked into;
+--- a class whose `__index` is a function has a table `names` beside it.
 local ipairs, pairs, sort, type = ipairs, pairs, table.sort, type
 local getmetatable, rawget = getmetatable, rawget
 
@@ -11,7 +12,8 @@ local complete = {}
 
 local function index_of(value)
   local class = getmetatable(value)
-  return type(class) == "table" and rawget(class, "__index") or nil
+  local index = type(class) == "table" and rawget(class, "__index")
+  return type(index) == "function" and rawget(class, "names") or index or nil
 end
 
 --- A field, without calling anything.

@@ -68,14 +68,6 @@ local function fine_of(texts)
   return fine
 end
 
---- Log in, when the environment has a password.
-local function log_in(worker, user)
-  local password = getenv "NEAP_PASSWORD"
-  if not password then return true end
-  if user then return worker:ask("AUTH", user, password) end
-  return worker:ask("AUTH", password)
-end
-
 local function why_not(policy, word, retry_ms, bound)
   local says = { NEVER = "more than there can ever be", SHED = "turned away", RETRY = "not now" }
   return ("no permit of '%s': %s%s%s"):format(policy, says[word] or word,
@@ -87,7 +79,7 @@ local function acquire(options, words)
   local worker, problem = remote.dial(options.addr or getenv "NEAP_ADDRESS" or ADDRESS)
   if not worker then return nil, problem, NO_WORKER end
   local fine, answer, lost
-  fine, problem = log_in(worker, options.user)
+  fine, problem = worker:log_in(options.user)
   if not fine then return nil, problem, NO_WORKER end
   answer, problem, lost = worker:ask(unpack(words))
   if not answer then return nil, problem, lost and NO_WORKER or USAGE end

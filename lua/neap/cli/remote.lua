@@ -14,6 +14,7 @@ local tonumber, tostring = tonumber, tostring
 
 local FD_CLOEXEC, F_SETFD = 1, 2
 local CONNECT_S = 5
+local POLLIN = 1
 
 -- File names, whose versions stay as long as the structs do; and the shape of its replies.
 local LIBRARIES = {
@@ -107,6 +108,39 @@ function remote:ask(...)
   end
   library.freeReplyObject(raw)
   return answer, message
+end
+
+--- Log in, when the environment has a password.
+---@param user string?
+---@return any
+---@return string? message
+function remote:log_in(user)
+  local password = os.getenv "NEAP_PASSWORD"
+  if not password then return true end
+  if user then return self:ask("AUTH", user, password) end
+  return self:ask("AUTH", password)
+end
+
+--- What comes by itself, after a SUBSCRIBE: the next of it, waited for at most so long.
+---@param wait_ms integer
+---@return any message    nil: none came
+---@return string? lost   the connection broke
+function remote:next(wait_ms)
+  local raw = ffi.new "void *[1]"
+  local fds = ffi.new("struct neap_pollfd[1]", { { self.wire.fd, POLLIN, 0 } })
+  local fine = library.redisGetReplyFromReader(self.wire, raw) == 0
+  if fine and raw[0] == nil then
+    if system.poll(fds, 1, wait_ms) <= 0 then return nil end
+    fine = library.redisBufferRead(self.wire) == 0
+      and library.redisGetReplyFromReader(self.wire, raw) == 0
+  end
+  if not fine then
+    return nil, ("lost the worker at %s: %s"):format(self.address, ffi.string(self.wire.errstr))
+  end
+  if raw[0] == nil then return nil end
+  local message = value_of(ffi.cast(reply_t, raw[0]))
+  library.freeReplyObject(raw[0])
+  return message
 end
 
 --- Hang up.

@@ -31,6 +31,8 @@ struct neap_hiredis { int err; char errstr[128]; int fd; };
 struct neap_hiredis *redisConnectWithTimeout(const char *host, int port, struct neap_timeval tv);
 struct neap_hiredis *redisConnectUnixWithTimeout(const char *path, struct neap_timeval tv);
 void *redisCommandArgv(struct neap_hiredis *c, int argc, const char **argv, const size_t *size);
+int redisBufferRead(struct neap_hiredis *c);
+int redisGetReplyFromReader(struct neap_hiredis *c, void **reply);
 void freeReplyObject(void *reply);
 void redisFree(struct neap_hiredis *c);
 

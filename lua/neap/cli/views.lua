@@ -6,11 +6,12 @@
 ---       calls     64 in flight       64 of 64
 ---     > openai.limits.requests
 ---     requests: 500/min burst 60, has 12 of 60
+local columns = require "neap.cli.columns"
 local explain = require "neap.cli.explain"
 local notation = require "neap.notation"
 local show = require "neap.cli.show"
 
-local concat, error, ipairs, max, min = table.concat, error, ipairs, math.max, math.min
+local concat, error, ipairs, min = table.concat, error, ipairs, math.min
 local getmetatable, pairs, setmetatable = getmetatable, pairs, setmetatable
 local select, sort, tostring, type = select, table.sort, tostring, type
 
@@ -18,21 +19,10 @@ local views = {}
 
 -- ---- columns ----------------------------------------------------------------------------------
 
---- Rows of cells as lines, the columns aligned.
+--- Rows of cells as text, the columns aligned.
 ---@param rows string[][]
 ---@return string
-function views.columns(rows)
-  local widths, lines = {}, {}
-  for _, row in ipairs(rows) do
-    for i = 1, #row - 1 do widths[i] = max(widths[i] or 0, #row[i]) end
-  end
-  for k, row in ipairs(rows) do
-    local cells = {}
-    for i, cell in ipairs(row) do cells[i] = cell .. (" "):rep((widths[i] or 0) - #cell) end
-    lines[k] = ("  " .. concat(cells, "  ")):gsub(" +$", "")
-  end
-  return concat(lines, "\n")
-end
+function views.columns(rows) return concat(columns(rows), "\n") end
 
 local List = {}
 List.__index = List
@@ -248,12 +238,15 @@ local function changed(declared, limits)
   return copy
 end
 
---- Spend what the other has spent.
-local function use_up(bench, limit, used)
+--- Spend so much of a limit, for good.
+---@param bench neap.Bench
+---@param limit neap.cli.Limit
+---@param used number
+function views.use_up(bench, limit, used)
   used = min(used, limit:capacity())
   if used <= 0 or used >= 2 ^ 53 then return end
   local permit = limit.limiter:try_acquire(used)
-  if permit then bench.copied[#bench.copied + 1] = permit end
+  if permit then bench.copied[#bench.copied + 1] = permit end   -- what is in flight stays so
 end
 
 --- A copy of a policy with other limits.
@@ -263,12 +256,11 @@ end
 ---@return neap.cli.Policy
 function views.what_if(bench, policy, limits)
   local copy = bench:add(changed(policy.opened.declared, limits))
-  copy.name = policy.name .. ", what if"
-  bench.copied = bench.copied or {}
+  copy.name = policy.opened.name .. ", what if"
   for _, limit in ipairs(policy.limits) do
     local twin = copy.limits[limit.label]
     if twin and not limit.keyed then
-      use_up(bench, twin, limit:capacity() - limit:available())
+      views.use_up(bench, twin, limit:capacity() - limit:available())
     end
   end
   return copy
