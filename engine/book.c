@@ -47,7 +47,11 @@
 #include <stdlib.h>
 
 /* Of a rate, in units, when this was last looked at; all who ask it have the same. */
-struct seen { int64_t real, tat; };
+struct seen {
+	int64_t real, tat;
+	uint64_t speed[2];   /* whose units */
+	uint8_t shift;
+};
 
 struct neap_booking {
 	struct neap_booking *next;
@@ -85,6 +89,7 @@ static int64_t charged(const struct neap_request *r, int32_t i, int32_t *next)
 
 /* Those who have booked the same rate, one after another. */
 struct others {
+	const struct neap_gcra *g;
 	const struct neap_request *request;
 	int32_t term;
 	struct neap_booking *booking;   /* the next one to look at */
@@ -93,9 +98,17 @@ struct others {
 	neap_ns at;
 };
 
-static struct others others(const struct neap_engine *e, const struct neap_booking *b, int32_t i)
+static struct others others(const struct neap_engine *e, const struct neap_gcra *g,
+			    const struct neap_booking *b, int32_t i)
 {
-	return (struct others){.request = &b->request, .term = i, .booking = e->booked};
+	return (struct others){
+		.g = g, .request = &b->request, .term = i, .booking = e->booked};
+}
+
+/* Was it another rate, which was changed since? */
+static int is_stale(const struct neap_gcra *g, const struct seen *s)
+{
+	return s->speed[0] != g->speed[0] || s->speed[1] != g->speed[1] || s->shift != g->shift;
 }
 
 /* NULL: there are no more. */
@@ -107,11 +120,17 @@ static struct seen *another(struct others *o)
 			int32_t j = o->next;
 			o->cost = charged(q, j, &o->next);
 			o->at = o->booking->at;
-			if (o->cost && is_same(o->request, o->term, q, j))
+			if (o->cost && is_same(o->request, o->term, q, j) &&
+			    !is_stale(o->g, &o->booking->seen[j]))
 				return &o->booking->seen[j];
 		}
 	}
 	return NULL;
+}
+
+static struct seen seen_of(const struct neap_gcra *g, int64_t from)
+{
+	return (struct seen){from, neap_word_value(&g->tat), {g->speed[0], g->speed[1]}, g->shift};
 }
 
 /* What was really taken, up to 'now'. */
@@ -122,9 +141,11 @@ static int64_t real(const struct neap_gcra *g, const struct seen *s, neap_ns now
 }
 
 /* All who booked the rate of b's term i see it so. */
-static void see(const struct neap_engine *e, const struct neap_booking *b, int32_t i, struct seen seen)
+static void see(const struct neap_engine *e, const struct neap_gcra *g,
+		const struct neap_booking *b, int32_t i, int64_t from)
 {
-	struct others o = others(e, b, i);
+	struct seen seen = seen_of(g, from);
+	struct others o = others(e, g, b, i);
 	for (struct seen *s; (s = another(&o));)
 		*s = seen;
 }
@@ -133,12 +154,12 @@ static void see(const struct neap_engine *e, const struct neap_booking *b, int32
 static void tell(const struct neap_engine *e, struct neap_gcra *g, const struct neap_booking *b,
 		 int32_t i, int64_t from)
 {
-	struct others o = others(e, b, i);
+	struct others o = others(e, g, b, i);
 	int64_t tat = from > 0 ? from : 0;
 	while (another(&o))
 		tat = neap_gcra_then(g, tat, o.cost, o.at);
 	g->tat = tat;
-	see(e, b, i, (struct seen){from, tat});
+	see(e, g, b, i, from);
 }
 
 /* ---- booking ---- */
@@ -212,30 +233,40 @@ static void leave(struct neap_engine *e, const struct neap_booking *b)
 	see_first(e);
 }
 
-/* Is the rate of its term i booked by others? Then it has seen what they have. */
-static int is_booked(const struct neap_engine *e, struct neap_booking *b, int32_t i)
+/* What others have seen of the rate that a new one books; or it is as it is. */
+static struct seen see_first_time(const struct neap_engine *e, const struct neap_gcra *g,
+				  const struct neap_booking *b, int32_t i)
 {
-	struct others o = others(e, b, i);
-	for (const struct seen *s; (s = another(&o));)
-		if (o.booking != b) {
-			b->seen[i] = *s;
-			return 1;
-		}
-	return 0;
+	struct others o = others(e, g, b, i);
+	const struct seen *s = another(&o);   /* b has seen nothing yet, and so is stale */
+	return s ? *s : seen_of(g, neap_word_value(&g->tat));
 }
 
-/* Each rate that is asked is told anew, with b if he is among those that are to come. */
-static void tell_each(struct neap_engine *e, const struct neap_asked *asked, struct neap_booking *b,
-		      int is_new)
+static void tell_new(struct neap_engine *e, const struct neap_asked *asked, struct neap_booking *b)
 {
 	for (int32_t i = 0, next; i < asked->faces->count; i = next) {
 		struct neap_limiter *l = asked->faces->terms[i].limiter;
-		if (!neap_all_cost(asked->faces, b->request.cost, i, &next) || l->kind != NEAP_GCRA)
+		int64_t c = neap_all_cost(asked->faces, b->request.cost, i, &next);
+		if (!c || l->kind != NEAP_GCRA)
 			continue;
-		struct neap_gcra *g = &l->as.gcra;
-		if (is_new && !is_booked(e, b, i))
-			b->seen[i].real = b->seen[i].tat = neap_word_value(&g->tat);
-		tell(e, g, b, i, real(g, &b->seen[i], e->at));
+		b->seen[i] = see_first_time(e, &l->as.gcra, b, i);
+		tell(e, &l->as.gcra, b, i, real(&l->as.gcra, &b->seen[i], e->at));
+	}
+}
+
+/* Of a rate that was changed since nothing is known but the cost. */
+static void tell_without(struct neap_engine *e, const struct neap_asked *asked,
+			 const struct neap_booking *b)
+{
+	for (int32_t i = 0, next; i < asked->faces->count; i = next) {
+		struct neap_limiter *l = asked->faces->terms[i].limiter;
+		int64_t c = neap_all_cost(asked->faces, b->request.cost, i, &next);
+		if (!c || l->kind != NEAP_GCRA)
+			continue;
+		if (is_stale(&l->as.gcra, &b->seen[i]))
+			neap_gcra_settle(&l->as.gcra, c, 0, e->at);
+		else
+			tell(e, &l->as.gcra, b, i, real(&l->as.gcra, &b->seen[i], e->at));
 	}
 }
 
@@ -259,7 +290,7 @@ static struct neap_booking *book(struct neap_engine *e, const struct neap_reques
 		return NULL;
 	}
 	b->request.on = asked->on;
-	tell_each(e, asked, b, 1);
+	tell_new(e, asked, b);
 	neap_asked_book(asked, a->at, now);
 	*a = (struct neap_answer){
 		.status = NEAP_GRANTED, .bound = -1, .at = a->at, .on = asked->on};
@@ -294,7 +325,7 @@ static void undo(struct neap_engine *e, struct neap_booking *b)
 	neap_asked_again(&asked, r, e->at);
 	if (r->all->stats)
 		neap_stats_settle(r->all->stats, r, nothing);
-	tell_each(e, &asked, b, 0);
+	tell_without(e, &asked, b);
 	neap_asked_unbook(&asked, b->at, e->at);
 	for (int32_t i = 0; i < r->all->count; i++)
 		neap_turn_ask_anew(e, &asked, i);
@@ -308,11 +339,9 @@ static void come(struct neap_engine *e, const struct neap_booking *b)
 	for (int32_t i = 0, next; i < asked.faces->count; i = next) {
 		const struct neap_limiter *l = asked.faces->terms[i].limiter;
 		int64_t c = neap_all_cost(asked.faces, b->request.cost, i, &next);
-		if (!c || l->kind != NEAP_GCRA)
-			continue;
 		const struct neap_gcra *g = &l->as.gcra;
-		int64_t then = neap_gcra_then(g, real(g, &b->seen[i], b->at), c, b->at);
-		see(e, b, i, (struct seen){then, neap_word_value(&g->tat)});
+		if (c && l->kind == NEAP_GCRA && !is_stale(g, &b->seen[i]))
+			see(e, g, b, i, neap_gcra_then(g, real(g, &b->seen[i], b->at), c, b->at));
 	}
 }
 

@@ -11,6 +11,7 @@ local accounts = require "neap.worker.accounts"
 local adhoc = require "neap.worker.adhoc"
 local commands = require "neap.worker.commands"
 local desk = require "neap.worker.desk"
+local eval = require "neap.worker.eval"
 local events = require "neap.worker.events"
 local floor = require "neap.worker.floor"
 local held = require "neap.worker.held"
@@ -18,6 +19,7 @@ local http = require "neap.worker.http"
 local log = require "neap.worker.log"
 local look = require "neap.worker.look"
 local manual = require "neap.worker.manual"
+local papers = require "neap.worker.papers"
 local pubsub = require "neap.worker.pubsub"
 local report = require "neap.worker.report"
 local runtime = require "neap.runtime"
@@ -51,6 +53,8 @@ local DESK = {
   ["NEAP.EXPLAIN"] = look.explain,
   ["NEAP.TOP"] = look.top,
   ["NEAP.LIST"] = look.list,
+  ["NEAP.POLICY"] = papers.run,
+  ["NEAP.EVAL"] = eval.run,
 }
 
 --- The desk's commands and those about events, as the table of commands wants them.
@@ -60,7 +64,7 @@ local function own_commands(self)
   for _, entry in ipairs(manual) do
     local act = DESK[entry.name]
     list[#list + 1] = commands.with_help(entry, function (_, words, _, command)
-      act(at, tonumber(command.client), words)
+      act(at, tonumber(command.client), words, self)
     end)
   end
   return list
@@ -117,6 +121,7 @@ end
 ---@field events neap.WorkerEvents
 ---@field pubsub neap.PubSub
 ---@field stream neap.Stream
+---@field tree neap.tree            what it serves
 ---@field started ffi.cdata*        ns, of the loop's clock
 ---@field lag { waits: ffi.cdata*, counts: ffi.cdata* }  how late turns began that a timer ended
 ---@field log neap.Log
@@ -202,6 +207,7 @@ function worker.open(tree, options)
   self.sections = { limits = limits_of(self) }
   local list = own_commands(self)
   list[#list + 1] = own and own.command(self)
+  self.tree = tree
   floor.define(self, tree, list)
   self.stream = stream.new(self)
   self.http = http.new(self, tree)

@@ -348,6 +348,39 @@ static void a_new_key(struct dice *d)
 	neap_keyed_close(keyed.as.keyed);
 }
 
+/* A rate that is changed meanwhile keeps what is booked, and gives back what is undone. */
+static void changed_meanwhile(struct dice *d)
+{
+	(void)d;
+	struct neap_limiter rate = {.kind = NEAP_GCRA};
+	neap_gcra_init(&rate.as.gcra, 1, 100, 4);
+	struct neap_term term = {&rate, 1, 0, 0};
+	struct neap_all all;
+	neap_all_init(&all, &term, 1);
+	struct neap_engine *e = neap_engine_open(4, 0);
+	struct neap_request r = {.all = &all, .cost = {2}};
+	struct neap_answer a;
+	neap_limiter_take(&rate, 4, 1000);
+	struct neap_booking *one = neap_engine_book(e, &r, neap_never, 1000, &a);
+	struct neap_booking *two = neap_engine_book(e, &r, neap_never, 1000, &a);
+	if (a.at != 1400 || neap_limiter_available(&rate, 1000) != -4)
+		trial_fail("for %lld", (long long)a.at);
+	neap_gcra_change(&rate.as.gcra, 7, 100, 8, NEAP_KEEP_SPENT, 1000);
+	int64_t left = neap_limiter_available(&rate, 1000);
+	neap_engine_unbook(e, two, 1000);
+	if (neap_limiter_available(&rate, 1000) != left + 2)
+		trial_fail("%lld, not %lld", (long long)neap_limiter_available(&rate, 1000),
+			   (long long)left + 2);
+	r.cost[0] = 6;
+	two = neap_engine_book(e, &r, neap_never, 1000, &a);
+	neap_engine_unbook(e, two, 1000);
+	neap_engine_unbook(e, one, 1000);
+	if (neap_limiter_available(&rate, 1000) != left + 4)
+		trial_fail("%lld, not %lld", (long long)neap_limiter_available(&rate, 1000),
+			   (long long)left + 4);
+	neap_engine_close(e);
+}
+
 /* What is only asked while a pause is on is not asked of who comes after it. */
 static void after_the_pause(struct dice *d)
 {
@@ -418,6 +451,7 @@ int main(void)
 	trial_run("what is undone in time leaves no trace", no_trace);
 	trial_run("a table of keys answers as limiters apart do", keys);
 	trial_run("a key that nobody asked for before is charged, too", a_new_key);
+	trial_run("a rate that is changed keeps what is booked", changed_meanwhile);
 	trial_run("who is booked for after a pause is charged as after it", after_the_pause);
 	trial_run("nobody is booked behind those who wait, nor for a trial call", not_booked);
 	return trial_verdict();

@@ -70,16 +70,17 @@ local function stop(message)
   error(setmetatable({ message = message }, Stop), 0)
 end
 
-local function new_budget(clock)
-  return { steps = STEPS, kb = collectgarbage "count", most_kb = collectgarbage "count" + MEMORY_KB,
-    clock = clock, until_s = clock and clock() + SECONDS }
+local function new_budget(clock, seconds, why)
+  local kb = collectgarbage "count"
+  return { steps = STEPS, kb = kb, most_kb = kb + MEMORY_KB, clock = clock, seconds = seconds,
+    until_s = clock and clock() + seconds, why = why }
 end
 
 local function charge(budget, steps)
   if steps > STEPS then stop "stopped at a call that could take more than 10 million steps" end
   budget.steps = budget.steps - steps
   if budget.steps < 0 then
-    stop "stopped after 10 million steps: a policy file declares and ends"
+    stop("stopped after 10 million steps" .. budget.why)
   end
 end
 
@@ -100,7 +101,8 @@ local function look(budget)
   if kb > budget.most_kb then stop "stopped at 64 MB of memory" end
   budget.kb = kb
   if budget.clock and budget.clock() > budget.until_s then
-    stop "stopped after 2 seconds: a policy file declares and ends"
+    stop(("stopped after %d second%s%s"):format(budget.seconds, budget.seconds > 1 and "s" or "",
+      budget.why))
   end
   charge(budget, STRIDE)
 end
@@ -224,6 +226,24 @@ local function numbers()
   for name, value in pairs(math) do safe[name] = value end
   safe.random, safe.randomseed = nil, nil   -- a policy is the same each time it is read
   return safe
+end
+
+--- What another room is made of (see neap.worker.eval): a budget, a look at it for every few
+--- instructions, the libraries that charge it, and the end of who has used it up.
+---@param clock fun(): number
+---@param seconds integer
+---@return table  budget, look, stride, string, table, math, stop
+function room.parts(clock, seconds)
+  local budget = new_budget(clock, seconds, "")
+  return { budget = budget, look = function () look(budget) end, stride = STRIDE,
+    string = strings(budget), table = tables(budget), math = numbers(), stop = stop }
+end
+
+--- Was it a budget that threw this? Then its message.
+---@param problem any
+---@return string?
+function room.stopped(problem)
+  return getmetatable(problem) == Stop and problem.message or nil
 end
 
 -- ---- names ------------------------------------------------------------------------------------
@@ -414,7 +434,7 @@ function room.run(chunk, self)
   local methods = debug.getmetatable ""
   local index = methods.__index
 
-  local budget = new_budget(self.clock)
+  local budget = new_budget(self.clock, SECONDS, ": a policy file declares and ends")
   local function look_at_budget() look(budget) end
   local ran, verbs, env, safe_string = { chunk }, {}, nil, nil
   local function enter()

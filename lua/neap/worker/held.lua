@@ -20,17 +20,28 @@ local function answer(desk, client, value)
   reply.write(C.neap_server_reply(desk.server, client), value)
 end
 
+--- As NEAP.RENEW says.
+---@param desk neap.Desk
+---@param words string[]  lease, ms
+---@return integer?
+---@return string? err
+function held.let_live(desk, words)
+  local ms, err = tail.milliseconds(words, 2, "RENEW")
+  if not ms then return nil, err end
+  local now = desk.clock()
+  local lease
+  lease, err = desk.leases:renew(words[1], ms * 1e6, now)
+  if err then return nil, err end
+  return lease and until_ms(lease.ends, now) or -2
+end
+
 ---@param desk neap.Desk
 ---@param client integer
 ---@param words string[]
 function held.renew(desk, client, words)
-  local ms, err = tail.milliseconds(words, 2, "RENEW")
-  if not ms then return desk:fail(client, err) end
-  local now = desk.clock()
-  local lease
-  lease, err = desk.leases:renew(words[1], ms * 1e6, now)
+  local ms, err = held.let_live(desk, words)
   if err then return desk:fail(client, err) end
-  answer(desk, client, lease and until_ms(lease.ends, now) or -2)
+  answer(desk, client, ms)
 end
 
 --- Costs by name.

@@ -172,6 +172,19 @@ local function to_reply(value)
   return list
 end
 
+--- A look, as a table of its own; what has no bound is math.huge.
+---@param value any
+---@return any
+function look.plain(value)
+  if value == UNBOUNDED then return huge end
+  if type(value) ~= "table" then return value end
+  local copy, named = {}, getmetatable(value) == fields_t
+  for i, each in ipairs(value) do
+    if named then copy[each[1]] = look.plain(each[2]) else copy[i] = look.plain(each) end
+  end
+  return copy
+end
+
 --- A look, as JSON.
 ---@param value any
 ---@return string

@@ -82,4 +82,14 @@ return {
   { name = "NEAP.LIST", arity = -1, group = "neap", need = "read", flags = { "readonly" },
     complexity = "O(N) in the number of policies", summary = "The names of the policies.",
     arguments = { { "pattern", "pattern", optional = true } } },
+  { name = "NEAP.POLICY", arity = -2, group = "neap", need = "admin", flags = { "readonly" },
+    complexity = "O(N) in the size of the policies",
+    summary = "What is declared; whether a text could be; what would change with it.",
+    arguments = { { "what", "oneof", of = {
+      { "get", "block", token = "GET", of = { { "name", "string", optional = true } } },
+      { "text", "string", token = "CHECK" }, { "text", "string", token = "DIFF" } } } } },
+  { name = "NEAP.EVAL", arity = -2, group = "neap", need = "admin", flags = { "write" },
+    complexity = "that of the script", summary = "Run a Lua script, within narrow bounds.",
+    arguments = { { "script", "string" },
+      { "arg", "string", optional = true, multiple = true } } },
 }
