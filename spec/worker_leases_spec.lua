@@ -37,7 +37,7 @@ describe("a worker's leases", function ()
     assert.equal("RETRY - 0 300 requests", verdict("NEAP.ACQUIRE", "api"))
     assert.equal("PONG", w:ask(c, "PING"))                   -- nobody is held up
     w:pass(50)
-    assert.equal(1, w:ask(c, "NEAP.RELEASE", one[2], "USED", "requests", "1"))
+    assert.equal(1, w:ask(c, "NEAP.RELEASE", one[2], "USED", "requests", "2"))
     assert.equal("RETRY - 0 150 requests", verdict("NEAP.ACQUIRE", "api"))
     w:pass(160)
     assert.equal(1, w:ask(c, "NEAP.RELEASE", two[2]))        -- it has begun: that is no undoing

@@ -124,17 +124,16 @@ static void refused(struct scene *s, const struct neap_request *r, neap_ns when,
 	if (a->at >= when || when >= neap_horizon)
 		return;
 	struct neap_answer again;
-	struct neap_booking *b;
 	neap_ns at = a->at;
 	for (int i = 0; i < s->count; i++)
 		if (s->booked[i].at <= at)
 			return;   /* it will not be the same then */
 	pass(s, at - 1);
-	b = neap_engine_book(s->engine, r, neap_never, s->now, &again);
+	neap_engine_book(s->engine, r, neap_never, s->now, &again);
 	if (again.status == NEAP_GRANTED)
 		trial_fail("booked before it could be");
 	pass(s, at);
-	b = neap_engine_book(s->engine, r, neap_never, s->now, &again);
+	struct neap_booking *b = neap_engine_book(s->engine, r, neap_never, s->now, &again);
 	if (again.status != NEAP_GRANTED || again.at != when)
 		trial_fail("told to come back, and %d for %lld, not %lld", again.status,
 			   (long long)again.at, (long long)when);
@@ -410,6 +409,39 @@ static void after_the_pause(struct dice *d)
 	neap_engine_close(e);
 }
 
+/* What costs more while a pause is on is charged so, and given back so, as long as it lasts. */
+static void during_the_pause(struct dice *d)
+{
+	(void)d;
+	struct neap_pause pause;
+	neap_pause_init(&pause);
+	neap_pause_extend(&pause, 5000);
+	struct neap_limiter rate = {.kind = NEAP_GCRA}, dear = {.kind = NEAP_CONDITIONAL};
+	neap_gcra_init(&rate.as.gcra, 1, 10, 20);
+	struct neap_conditional c = {.of = &rate, .pause = {&pause, NULL}, .on = 5, .off = 1};
+	neap_conditional_init(&dear, &c);
+	struct neap_term term = {&dear, 1, 0, 0};
+	struct neap_all all;
+	neap_all_init(&all, &term, 1);
+	struct neap_engine *e = neap_engine_open(4, 0);
+	struct neap_request r = {.all = &all, .cost = {2}};
+	struct neap_answer a;
+	neap_limiter_take(&rate, 20, 1000);
+	struct neap_booking *one = neap_engine_book(e, &r, neap_never, 1000, &a);
+	if (a.at != 1100 || a.on != 1)
+		trial_fail("for %lld", (long long)a.at);
+	struct neap_booking *two = neap_engine_book(e, &r, neap_never, 1000, &a);
+	if (a.at != 1200 || neap_limiter_available(&rate, 1000) != -20)
+		trial_fail("for %lld", (long long)a.at);
+	neap_engine_unbook(e, one, 1010);
+	if (neap_limiter_available(&rate, 1010) != -9)
+		trial_fail("%lld left", (long long)neap_limiter_available(&rate, 1010));
+	neap_engine_unbook(e, two, 1010);
+	if (neap_limiter_available(&rate, 1010) != 1)
+		trial_fail("%lld left after all", (long long)neap_limiter_available(&rate, 1010));
+	neap_engine_close(e);
+}
+
 /* Who waits goes first, and a trial call of a breaker is for now. */
 static void not_booked(struct dice *d)
 {
@@ -453,6 +485,7 @@ int main(void)
 	trial_run("a key that nobody asked for before is charged, too", a_new_key);
 	trial_run("a rate that is changed keeps what is booked", changed_meanwhile);
 	trial_run("who is booked for after a pause is charged as after it", after_the_pause);
+	trial_run("what costs more while a pause is on is booked so", during_the_pause);
 	trial_run("nobody is booked behind those who wait, nor for a trial call", not_booked);
 	return trial_verdict();
 }

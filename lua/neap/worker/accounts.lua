@@ -236,8 +236,7 @@ end
 
 --- Nobody would notice if it were made anew.
 local function is_idle(entry, now)
-  return entry.waiting == 0 and entry.leases == 0
-    and C.neap_limiter_is_new(entry.limits[1].leaf, now) == 1
+  return entry.waiting == 0 and C.neap_limiter_is_new(entry.limits[1].leaf, now) == 1
 end
 
 --- Drop some keys that are as good as new. Goes round all of them, a bounded way each time.
