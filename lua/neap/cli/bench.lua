@@ -72,7 +72,7 @@ end
 ---@return boolean
 function Call:cancel()
   local cancelled = self.task:cancel()
-  self.bench.clock.rt.turn(0)
+  self.bench:settle()
   return cancelled
 end
 
@@ -101,7 +101,7 @@ local function stand(self, of, name, given)
     began = self.clock.rt.now() }, Call)
   call.task = self.clock.rt.spawn(("#%d %s"):format(call.n, name), wait_in_line, self, call, of,
     given)
-  self.clock.rt.turn(0)
+  self:settle()
   if call.failed then error(tostring(call.failed), 0) end
   call.told = true
   self.calls[call.n] = call
@@ -186,7 +186,7 @@ function VERBS.release(self, permit, outcome, used)
   for i = #self.held, 1, -1 do
     if self.held[i] == permit then remove(self.held, i) end
   end
-  self.clock.rt.turn(0)
+  self:settle()
   return fine and "given back" or "it was given back before"
 end
 
@@ -282,7 +282,7 @@ function VERBS.change(self, limit, text, mode)
   local before = limit.text
   limit:reconfigure(text, mode)
   self.changes[#self.changes + 1] = { limit = limit, text = before }
-  self.clock.rt.turn(0)
+  self:settle()
   return ("%s: %s, was %s"):format(limit.label, limit.text, before)
 end
 
@@ -291,7 +291,7 @@ function VERBS.revert(self)
   local last = remove(self.changes)
   if not last then return "nothing was changed" end
   last.limit:reconfigure(last.text)
-  self.clock.rt.turn(0)
+  self:settle()
   return ("%s: %s again"):format(last.limit.label, last.limit.text)
 end
 
@@ -299,6 +299,12 @@ bench.VERBS = VERBS
 views.give_verbs(VERBS)
 
 -- ---- making -----------------------------------------------------------------------------------
+
+--- Have those go on who may: who is let go in one round runs in the next.
+function Bench:settle()
+  self.clock.rt.turn(0)
+  self.clock.rt.turn(0)
+end
 
 --- What happened since the last time, as lines; nil for nothing.
 ---@return string?

@@ -110,8 +110,7 @@ function verb.act(files, options, complain)
   self:attach()
   a_bench.signals = self.signals
   if self.editor then
-    io.stdout:write(("neap: attached to %s, %d policies; help() says what there is\n"):format(
-      address, #worker.names))
+    io.stdout:write("neap: attached to ", address, "; help() says what there is\n")
   end
   return self:go() and FINE or WRONG
 end
