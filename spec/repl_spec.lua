@@ -130,6 +130,7 @@ neap.now()
   end)
 
   it("is the machine's unless told", function ()
+    assert.matches("%+30m.-%+1h\n$", (piped('plot("a", "1h")\n', "")))   -- ahead it looks at once
     local text, status = piped('try "a"\nwhy "a"\nadvance "1s"\n', "")
     assert.matches("^permit of a\nrequests: needs 1 of 1, has 0; free in [%d.]+m?s\n"
       .. "advance: time is the machine's here; start with %-%-virtual\n$", text)

@@ -127,10 +127,15 @@ describe("neap repl, at a terminal,", function ()
     local long = ("x"):rep(50)
     screen:type("#'" .. long)
     screen:expect(long)
+    local drawn = #screen.said
     screen:resize(40)
-    screen:expect(long:sub(1, 29))             -- 40, but for the prompt and #'
+    screen:expect("neap 0s> #'" .. long:sub(1, 29))   -- 40
     screen:type "'\n"
     screen:expect "50\nneap 0s> "
+    -- From where the line begins, one row above; and broken after 40 columns.
+    assert.equal("\27[1A\r\27[J", screen.said:sub(drawn + 1, drawn + 8))
+    local rest = screen.said:sub(drawn + 1):match "#'(x+)[^x]"
+    assert.equal(29, #rest)
     screen:ask("#plot(a, '1s')[2]", "neap 0s> ")
     screen:ask("require 'neap.cli.edit'.width()", "40\n")
   end)

@@ -22,6 +22,8 @@ local concat, error, floor, huge = table.concat, error, math.floor, math.huge
 local getmetatable, ipairs, pairs, pcall = getmetatable, ipairs, pairs, pcall
 local setmetatable, sort, tostring, type = setmetatable, table.sort, tostring, type
 
+local amount = notation.format_amount
+
 local SLICE_MS = 50        -- how long Ctrl-C may take to be seen while events are waited for
 
 local attached = {}
@@ -106,7 +108,9 @@ local function is_remote(x) return type(x) == "table" and getmetatable(x) == Pol
 
 local function level(limit)
   if limit.capacity < 0 then return "no bound" end
-  return ("%d of %d"):format(limit.available, limit.capacity)
+  local available = limit.available
+  return ("%s of %s"):format(available < 0 and available or amount(available),
+    amount(limit.capacity))
 end
 
 function Level:__tostring()

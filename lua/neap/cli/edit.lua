@@ -11,7 +11,8 @@ local bit = require "bit"
 local ffi = require "ffi"
 local C = require "neap.cli.system"
 
-local ipairs, pcall, setmetatable, tonumber = ipairs, pcall, setmetatable, tonumber
+local ipairs, pcall, select, setmetatable = ipairs, pcall, select, setmetatable
+local tonumber, tostring = tonumber, tostring
 local concat = table.concat
 
 -- Of libedit, as its histedit.h has them.
@@ -34,6 +35,13 @@ local edit = {}
 ---@field signals neap.Signals
 local editor = {}
 editor.__index = editor
+
+--- How many columns the terminal has; 80 when there is none.
+---@return integer
+function edit.width()
+  local size = ffi.new "struct neap_winsize"
+  return C.ioctl(1, 0x5413, size) == 0 and size.columns > 0 and size.columns or 80
+end
 
 -- ---- history -----------------------------------------------------------------------------------
 
@@ -102,6 +110,25 @@ end
 
 local function refresh(self) self.library.el_set(self.el, EL_REFRESH) end
 
+-- Characters, not bytes.
+local function length(text) return select(2, text:gsub("[^\128-\191]", "")) end
+
+local function before_cursor(self)
+  local edited = self.library.el_line(self.el)
+  return ffi.string(edited.begin, edited.cursor - edited.begin)
+end
+
+--- The window has another size. Terminals have broken the line anew by now, so the cursor is that
+--- many rows below where it begins: from there on it is drawn again.
+local function resize(self)
+  local before = length(ffi.string(self.prompt_text)) + length(before_cursor(self))
+  local rows = math.floor(before / edit.width())
+  io.stdout:write(rows > 0 and ("\27[%dA"):format(rows) or "", "\r\27[J")
+  io.stdout:flush()
+  self.library.el_resize(self.el)
+  refresh(self)
+end
+
 --- Ctrl-Z: the terminal is the shell's, until it is ours again.
 local function stop(self)
   local library, el = self.library, self.el
@@ -117,8 +144,7 @@ local function heard(self, name)
   if name == "INT" then return INTERRUPT end
   if name == "TSTP" then stop(self) end
   if name == "WINCH" then
-    self.library.el_resize(self.el)
-    refresh(self)
+    resize(self)
   elseif name == "HUP" or name == "TERM" then
     self.gone = true
     return INTERRUPT
@@ -133,7 +159,8 @@ local function next_byte(self)
     local key = name and heard(self, name)
     if key then return nil, key end
     fds[0].revents, fds[1].revents = 0, 0
-    if not name and C.poll(fds, 2, self.idle()) > 0 and fds[0].revents ~= 0 then
+    local ready = not name and C.poll(fds, 2, self.idle()) > 0
+    if ready and fds[1].revents == 0 and fds[0].revents ~= 0 then   -- signals came first
       if C.read(0, byte, 1) ~= 1 then return nil end
       return byte[0]
     end
@@ -184,9 +211,7 @@ local function say_columns(words)
 end
 
 local function completed(self)
-  local edited = self.library.el_line(self.el)
-  local before = ffi.string(edited.begin, edited.cursor - edited.begin)
-  local typed, words = self.complete(before)
+  local typed, words = self.complete(before_cursor(self))
   if not words[1] then return CC_BEEP end
   local more = common(words):sub(typed + 1)
   if more ~= "" then
@@ -204,13 +229,6 @@ end
 --- Is this a terminal, for reading and writing both?
 ---@return boolean
 function edit.is_possible() return C.isatty(0) == 1 and C.isatty(1) == 1 end
-
---- How many columns the terminal has; 80 when there is none.
----@return integer
-function edit.width()
-  local size = ffi.new "struct neap_winsize"
-  return C.ioctl(1, 0x5413, size) == 0 and size.columns > 0 and size.columns or 80
-end
 
 --- The next line, without its end.
 ---@param prompt string

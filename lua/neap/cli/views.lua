@@ -15,6 +15,8 @@ local concat, error, ipairs, min = table.concat, error, ipairs, math.min
 local getmetatable, pairs, setmetatable = getmetatable, pairs, setmetatable
 local select, sort, tostring, type = select, table.sort, tostring, type
 
+local amount = notation.format_amount
+
 local views = {}
 
 -- ---- columns ----------------------------------------------------------------------------------
@@ -62,7 +64,7 @@ end
 local function of(available, capacity)
   if not available then return "by key" end
   if available >= 2 ^ 53 then return "no bound" end
-  return ("%d of %d"):format(available, capacity)
+  return ("%s of %s"):format(available < 0 and available or amount(available), amount(capacity))
 end
 
 function Limit:__tostring()
