@@ -8,7 +8,7 @@ _neap_options() { # VERB
 	top) echo --every --rounds --help ;;
 	exec) echo --policy --cost --by --prio --wait --ok --anyway --addr --user --help ;;
 	pace) echo --bytes --quiet --help ;;
-	sim) echo --experiment --seed --help ;;
+	sim) echo --experiment --seed --svg --csv --assert --against --processes --plot --verbose --help ;;
 	repl) echo --virtual --command --help ;;
 	console) echo --user --command --help ;;
 	esac
@@ -50,12 +50,12 @@ _neap() {
 	run--log-format)
 		mapfile -t COMPREPLY < <(compgen -W "text json" -- "$word")
 		return ;;
-	run--log | check--diff)
+	run--log | check--diff | sim--svg | sim--csv | sim--against)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return ;;
 	run--listen | run--http | run--drain | top--every | top--rounds | exec--policy | exec--cost | \
 	exec--by | exec--prio | exec--wait | exec--ok | exec--addr | exec--user | sim--seed | \
-	repl--command | console--user | console--command)
+	sim--assert | sim--processes | repl--command | console--user | console--command)
 		return ;;
 	esac
 	if [[ $word == -* ]]; then
@@ -63,7 +63,7 @@ _neap() {
 		return
 	fi
 	case $verb in
-	run | check | repl)
+	run | check | sim | repl)
 		mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$word"; compgen -d -- "$word") ;;
 	inspect | top)
 		mapfile -t COMPREPLY < <(cd /dev/shm 2>/dev/null && compgen -f -- "$word") ;;

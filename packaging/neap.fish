@@ -9,7 +9,7 @@ complete -c neap -n __fish_use_subcommand -a inspect -d 'Look into limiters that
 complete -c neap -n __fish_use_subcommand -a top -d 'The same, again and again'
 complete -c neap -n __fish_use_subcommand -a exec -d 'Run a command under a permit'
 complete -c neap -n __fish_use_subcommand -a pace -d 'Copy lines at the pace of a limit'
-complete -c neap -n __fish_use_subcommand -a sim -d 'Run the engine in virtual time'
+complete -c neap -n __fish_use_subcommand -a sim -d 'Run a policy in virtual time'
 complete -c neap -n __fish_use_subcommand -a repl -d 'A prompt with a policy file'
 complete -c neap -n __fish_use_subcommand -a console -d 'A prompt for a running worker'
 complete -c neap -n __fish_use_subcommand -a help -d 'Explain a verb'
@@ -52,6 +52,14 @@ complete -c neap -n '__fish_seen_subcommand_from pace' -l bytes -d 'A line costs
 complete -c neap -n '__fish_seen_subcommand_from pace' -l quiet -d 'Say nothing'
 
 complete -c neap -n '__fish_seen_subcommand_from sim' -l experiment -x -a 'policer md1 erlang aws-jitter retry-budget metastable adaptive windows all' -d 'Against what'
+complete -c neap -n '__fish_seen_subcommand_from sim' -F
+complete -c neap -n '__fish_seen_subcommand_from sim' -l svg -r -F -d 'Draw how it went'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l csv -r -F -d 'The same as numbers'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l assert -x -d 'What has to hold'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l against -r -F -d 'Another policy'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l processes -x -d 'Runs at once'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l plot -d 'Draw on standard output'
+complete -c neap -n '__fish_seen_subcommand_from sim' -l verbose -d 'Print what hooks log'
 complete -c neap -n '__fish_seen_subcommand_from sim' -l seed -x -d 'Other chances'
 
 complete -c neap -n '__fish_seen_subcommand_from repl' -F

@@ -11,7 +11,7 @@ _neap() {
 		'top:the same, again and again'
 		'exec:run a command under a permit of a worker'
 		'pace:copy lines at the pace of a limit'
-		'sim:run the engine in virtual time'
+		'sim:run a policy in virtual time'
 		'repl:a prompt with neap and the policies of a file'
 		'console:a prompt for a running worker'
 		'help:explain a verb'
@@ -68,7 +68,15 @@ _neap() {
 		sim)
 			_arguments '(- *)--help[print the options]' \
 				'--experiment[against what]:name:(policer md1 erlang aws-jitter retry-budget metastable adaptive windows all)' \
-				'--seed[other chances]:number' ;;
+				'--seed[other chances]:number' \
+				'--svg[draw how it went]:file:_files' \
+				'--csv[the same as numbers]:file:_files' \
+				'*--assert[what has to hold]:expression' \
+				'--against[another policy]:policy:_files -g "*.lua"' \
+				'--processes[runs at once]:count' \
+				'--plot[draw on standard output]' \
+				'--verbose[print what hooks log]' \
+				'1:policy:_files -g "*.lua"' '2:scenario:_files -g "*.lua"' ;;
 		repl)
 			_arguments '(- *)--help[print the options]' \
 				'--virtual[time stands until it is told to move]' \

@@ -256,7 +256,7 @@ neap decides when an outbound call may leave.
   top      workers and segments, again and again
   exec     run a command under a permit of a worker
   pace     copy lines at the pace of a limit
-  sim      run the engine in virtual time
+  sim      run a policy in virtual time
   repl     a prompt with neap and the policies of a file
   console  a prompt for a running worker
   help     explain a verb

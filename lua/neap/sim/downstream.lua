@@ -10,7 +10,7 @@ local C = require "neap.engine"
 local dice = require "neap.sim.dice"
 
 local error, tonumber = error, tonumber
-local huge = math.huge
+local ceil, huge = math.ceil, math.huge
 
 local downstream = {}
 
@@ -23,7 +23,7 @@ local FINE, BROKEN, THROTTLED = downstream.FINE, downstream.BROKEN, downstream.T
 
 local works_t = ffi.typeof [[struct {
   double at;                // when its own limit let it in; -1: it was not asked
-  double again;             // Retry-After, ns
+  double again;             // Retry-After, whole seconds in ns
   int32_t call, turn, doing, how, next;
 }[?] ]]
 local state_t = ffi.typeof [[struct {
@@ -113,7 +113,7 @@ function downstream.new(model, clock, streams, most, answered)
     if limit then
       local at = tonumber(C.neap_all_take(limit.all, limit.cost, now, nil))
       if at > now then
-        work.how, work.again = THROTTLED, at < 2 ^ 59 and at - now or 0
+        work.how, work.again = THROTTLED, at < 2 ^ 59 and ceil((at - now) / 1e9) * 1e9 or 0
         return send_back(w)
       end
       work.at = now

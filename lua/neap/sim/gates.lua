@@ -4,7 +4,7 @@ local C = require "neap.engine"
 
 local assert, error, pairs = assert, error, pairs
 
-local gates = {}
+local gates = { ASKS = 0, REFUSES = 1, ASIDE = 2 }
 
 ---@class neap.sim.Gate
 ---@field all ffi.cdata*         struct neap_all
@@ -12,10 +12,12 @@ local gates = {}
 ---@field cost ffi.cdata*        int64_t[8]: what a call costs
 ---@field holds boolean          permits have something to give back
 ---@field wait_ns number?        how long it lets anybody wait
----@field enter fun(request: ffi.cdata*, key: integer, now: number): boolean?  makes the request
----  this call's; false turns it away
----@field over fun(request: ffi.cdata*, how: integer, retry_ns: number, now: number)?  hears how it
----  went
+---@field enter (fun(request: ffi.cdata*, key: integer): integer)?   makes the request this call's:
+---  ASKS; or REFUSES; or ASIDE: it would wait in a line that the gate bounds itself, and hears of
+---@field aside fun(change: integer)?   so many more wait there
+---@field over (fun(request: ffi.cdata*, how: integer, retry_ns: number, at: ffi.cdata*): integer)?
+---  hears how it went (neap.sim.downstream, or -1: the client gave up); answers NEAP_SUCCESS, ...
+---@field notice fun()?          what time and calls brought about may be told
 ---@field keep any               what must not be collected
 
 --- A gate for one of neap's limiters. Each of its costs is 1 unless told.

@@ -51,7 +51,7 @@ local calls_t = ffi.typeof [[struct {
   double born, asked, pause;   // instants; and the pause before this attempt, ns
   int64_t granted_at, ticket;
   int32_t state, tries, key, turn;   // turn: of the attempt, so that late answers are known
-  int32_t next;
+  int32_t aside, next;               // aside: it waits in a line that the gate counts
 }[?] ]]
 local requests_t = ffi.typeof "struct neap_request[?]"
 local state_t = ffi.typeof [[struct {
@@ -64,14 +64,14 @@ local state_t = ffi.typeof [[struct {
 ---@class neap.sim.Model
 ---@field arrivals neap.sim.Arrivals[]?
 ---@field closed { clients: integer, think: neap.sim.Distribution }?
----@field gate fun(): neap.sim.Gate        a new one
+---@field gate fun(seed: integer): neap.sim.Gate    a new one
 ---@field wait_ns number?       at the limiter; 0: not at all; as long as the timeout unless told
 ---@field timeout_ns number?    of an attempt, from when it asks; none unless told
 ---@field tries integer?        1 unless told
 ---@field backoff ffi.cdata*?   struct neap_backoff: the pause before another try; none unless told
 ---@field obeys boolean?        a pause is at least as long as a Retry-After asked for
 ---@field budget (fun(keys: integer): neap.sim.Budget)?  whether there is another try
----@field keys { count: integer, zipf: number }?   whose a call is
+---@field keys neap.sim.Keys?                 whose a call is
 ---@field wire neap.sim.Distribution?     to the downstream, and back
 ---@field service neap.sim.Distribution?  how long it takes there; nothing unless told
 ---@field per_call_ns number?   and more for each call in flight there, this one included
@@ -80,6 +80,10 @@ local state_t = ffi.typeof [[struct {
 ---@field fail neap.sim.Piece[]?   the share that is broken, by when it ends
 ---@field limit (fun(): neap.sim.Gate)?   its own limit: more are answered 429, at once
 ---@field settle_ns number?     waits and latencies of calls that come before are not kept
+
+---@class neap.sim.Keys
+---@field count integer
+---@field draw fun(stream: ffi.cdata*): fun(): integer   one of them, from 0
 
 ---@class neap.sim.Budget
 ---@field first fun(key: integer, now: number)            a call begins
@@ -111,7 +115,7 @@ function world.new(model)
   local wait_ns
   local think = model.closed and dice.draw(model.closed.think, streams[world.THINK])
   local key_count = model.keys and model.keys.count or 1
-  local pick = model.keys and dice.one_of(key_count, model.keys.zipf, streams[world.KEYS])
+  local pick = model.keys and model.keys.draw(streams[world.KEYS])
   local pauses = streams[world.PAUSES]
   local service   -- below
 
@@ -193,10 +197,16 @@ function world.new(model)
     call.asked, call.tries = now, call.tries + 1
     counts.asked = counts.asked + 1
     request.all, request.queue = gate.all, gate.queue
-    if gate.enter and not gate.enter(request, call.key, now) then
-      counts.refused = counts.refused + 1
-      count(refused_by)
-      return true
+    call.aside = 0
+    if gate.enter then
+      local how = gate.enter(request, call.key)
+      if how == gates.REFUSES then
+        counts.refused = counts.refused + 1
+        count(refused_by)
+        return true
+      elseif how == gates.ASIDE then
+        call.aside = 1
+      end
     end
     if wait_ns == 0 then
       C.neap_engine_try(engine, request, now, answer)
@@ -213,6 +223,7 @@ function world.new(model)
       return false
     elseif status == WAITING then
       call.state, call.ticket = IN_LINE, answer.ticket
+      if call.aside == 1 then gate.aside(1) end
       local index = tonumber(answer.ticket) % INDEX
       while index >= s.room do grow() end
       holders[index] = i
@@ -258,12 +269,12 @@ function world.new(model)
 
   --- What was granted comes back: how 0 to 2 as work says, or -1 when the client gave up.
   local function give(i, how, again)
-    local request = requests + i
-    if gate.over then gate.over(request, how, again, s.now) end
+    local outcome = how == FINE and SUCCESS or FAILURE
+    if gate.over then outcome = gate.over(requests + i, how, again, calls[i].granted_at) end
     if gate.holds then
-      C.neap_engine_give(engine, request, how == FINE and SUCCESS or FAILURE, calls[i].granted_at,
-        s.now)
+      C.neap_engine_give(engine, requests + i, outcome, calls[i].granted_at, s.now)
     end
+    if gate.notice then gate.notice() end
   end
 
   --- What was under way downstream is answered; the call may have given it up.
@@ -310,6 +321,7 @@ function world.new(model)
   local function line_over(done)
     local i = holders[tonumber(done.ticket) % INDEX]
     s.in_line = s.in_line - 1
+    if calls[i].aside == 1 then gate.aside(-1) end
     counts.events = counts.events + 1
     if done.status == GRANTED then
       counts.waited = counts.waited + 1
@@ -416,7 +428,7 @@ function world.new(model)
     offered, granted_by, refused_by = series.offered, series.granted, series.refused
     sent_by, good_by, failed_by = series.sent, series.good, series.failed
     local before = runtime.use(rt)
-    gate = model.gate()
+    gate = model.gate(seed)
     service.begin(wheel, model.limit and model.limit())
     runtime.use(before)
     wait_ns = min(model.wait_ns or timeout_ns, gate.wait_ns or huge)

@@ -8,6 +8,7 @@
 --- % of its calls failed. The budget is the engine's. Repeats without one are known exactly.
 local ffi = require "ffi"
 local C = require "neap.engine"
+local dice = require "neap.sim.dice"
 local gates = require "neap.sim.gates"
 local world = require "neap.sim.world"
 
@@ -46,7 +47,8 @@ end
 local function measure(trial, share, tries, budget)
   local made = world.new {
     arrivals = { { kind = "poisson", pieces = { { from = 0, rate = RATE } } } },
-    keys = { count = CLIENTS, zipf = 0 }, wire = { kind = "exp", mean = 10e6 },
+    keys = { count = CLIENTS, draw = function (stream) return dice.one_of(CLIENTS, 0, stream) end },
+    wire = { kind = "exp", mean = 10e6 },
     fail = { { from = 0, rate = share } }, tries = tries, budget = budget, gate = gates.open,
   }
   local good, ended, sent, offered = 0, 0, 0, 0
