@@ -123,6 +123,11 @@ describe("the words of a scenario", function ()
     refuses([[expected "poisson", "constant", "ramp", "burst", "closed" or "trace", got 'poison' ]]
       .. "(did you mean 'poisson'?)", "arrive", "poison 4/s")
     refuses("unknown time unit 'q'", "arrive", "poisson 4/q")
+    refuses("clients have to think for longer than 0s", "arrive", "closed 5 clients think 0s")
+    refuses("at least 1 call, and not all at one instant", "arrive", "burst 5 every 0s")
+    refuses("at least 1 call, and not all at one instant", "arrive", "burst 0 every 1s")
+    refuses("the median is above 0, p99 above it", "downstream", "lognormal 2s p99 1s")
+    refuses("at most 1e7 calls a second", "arrive", "poisson 1/ns")
     refuses("'to' before 'from'", "arrive", "poisson 4/s, 5/s from 3s to 2s")
     refuses("expected a part of a downstream, got 'dely' (did you mean 'delay'?)", "downstream",
       "dely 1s")

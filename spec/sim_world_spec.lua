@@ -64,6 +64,13 @@ describe("a world", function ()
     assert.equal(1, results.broken)
   end)
 
+  it("has other slots from an instant on, for those in line first", function ()
+    local results, tally = run({ at = { 0, 0, 0, 3, 5 }, slots = { { from = 0, rate = 1 },
+      { from = 1 * S, rate = 0 }, { from = 4 * S, rate = 2 } }, service = fixed(1.5) }, 9)
+    assert.same({ 0, 1, 0, 0, 0, 2, 0, 2, 0 }, series(tally, "good"))
+    assert.equal(5, results.good)
+  end)
+
   it("takes longer for each call in flight", function ()
     local results = run({ at = { 0, 0 }, service = fixed(1), per_call_ns = S }, 9)
     assert.equal(2.5, results.mean_latency)   -- 2 for the first, 3 for the other

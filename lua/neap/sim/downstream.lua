@@ -9,7 +9,7 @@ local ffi = require "ffi"
 local C = require "neap.engine"
 local dice = require "neap.sim.dice"
 
-local error, tonumber = error, tonumber
+local error, ipairs, tonumber = error, ipairs, tonumber
 local ceil, huge = math.ceil, math.huge
 
 local downstream = {}
@@ -46,7 +46,9 @@ local function simple(pieces)
 end
 
 ---@class neap.sim.Downstream
----@field begin fun(wheel: ffi.cdata*, limit: neap.sim.Gate?)   all anew
+---@field begin fun(wheel: ffi.cdata*, limit: neap.sim.Gate?, change: integer)   all anew; timers
+---  from `change` on say that there may be other slots
+---@field change fun()
 ---@field send fun(call: integer, turn: integer)
 ---@field timer fun(work: integer)
 
@@ -118,7 +120,7 @@ function downstream.new(model, clock, streams, most, answered)
       end
       work.at = now
     end
-    if slots and d.busy >= value_at(slots, now) then
+    if slots and (d.queued > 0 or d.busy >= value_at(slots, now)) then
       if d.queued >= places then
         work.how = BROKEN
         return send_back(w)
@@ -130,14 +132,19 @@ function downstream.new(model, clock, streams, most, answered)
     serve(w)
   end
 
-  local function served(w)
-    local work, now = works[w], clock.now
-    d.busy = d.busy - 1
-    while d.queued > 0 and d.busy < value_at(slots, now) do
+  --- Those in line, as far as there are slots.
+  local function serve_line()
+    while d.queued > 0 and d.busy < value_at(slots, clock.now) do
       local first = d.first
       d.first, d.queued = works[first].next, d.queued - 1
       serve(first)
     end
+  end
+
+  local function served(w)
+    local work, now = works[w], clock.now
+    d.busy = d.busy - 1
+    serve_line()
     if fail and C.neap_random_unit(failures) < value_at(fail, now) then work.how = BROKEN end
     if limit and limit.holds and work.at >= 0 then
       C.neap_all_give(limit.all, limit.cost, C.NEAP_SUCCESS, work.at, now)
@@ -165,13 +172,16 @@ function downstream.new(model, clock, streams, most, answered)
     end
   end
 
-  local function begin(new_wheel, new_limit)
+  local function begin(new_wheel, new_limit, change)
     ffi.fill(d, ffi.sizeof(d))
     d.room, d.free, wheel, limit = 1024, -1, new_wheel, new_limit
     works = works_t(d.room)
+    for k, piece in ipairs(slots or {}) do
+      if piece.from > 0 then C.neap_wheel_set(wheel, change + k - 1, piece.from) end
+    end
   end
 
-  return { begin = begin, send = send, timer = timer }
+  return { begin = begin, send = send, timer = timer, change = serve_line }
 end
 
 return downstream

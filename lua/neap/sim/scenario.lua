@@ -19,6 +19,7 @@ local semaphore = require "neap.semaphore"
 local throttle = require "neap.throttle"
 local trace = require "neap.sim.trace"
 local words = require "neap.sim.words"
+local world = require "neap.sim.world"
 
 local getinfo = debug.getinfo
 local error, ipairs, pairs, pcall, setfenv = error, ipairs, pairs, pcall, setfenv
@@ -183,10 +184,7 @@ local function read_arrivals(r, given, into, file)
     local of = r.read(texts, "arrive.", i, words.arrive, "arrivals")
     if of and of.kind == "closed" then
       if into.closed then r.wrong("arrive." .. i, "closed twice") end
-      into.closed = { clients = of.clients, think = of.think or { kind = "fixed", value = 0 } }
-      if of.clients < 1 or of.clients > 2 ^ 19 then
-        r.wrong("arrive." .. i, "from 1 to 524288 clients expected")
-      end
+      into.closed = of
     elseif of and of.kind == "trace" then
       local times, message = trace.read(of.file, file)
       if not times then r.wrong("arrive." .. i, message) end
@@ -212,9 +210,8 @@ local function check_run(r, into)
   if into.times < 1 or into.times > MOST_TIMES then
     r.wrong("run", "from 1 to 10000 times expected")
   end
-  if into.closed and into.closed.think.kind == "fixed" and into.closed.think.value == 0
-    and not into.downstream.service and not into.downstream.wire then
-    r.wrong("arrive", "clients that neither think nor wait for a service never let time pass")
+  if #(into.downstream.slots or {}) > world.PIECES then
+    r.wrong("downstream", "slots change 31 times at most")
   end
 end
 

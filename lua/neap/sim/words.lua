@@ -2,7 +2,7 @@
 ---
 ---     arrive     = "poisson" pieces | "constant" pieces | "ramp" rate "to" rate "over" time
 ---                  { "," "to" rate "over" time } | "burst" n "every" time
----                | "closed" n "clients" [ "think" spread ] | "trace" file
+---                | "closed" n "clients think" spread | "trace" file
 ---     pieces     = rate { "," rate "from" time [ "to" time ] }     rate = 40/s, 500/min
 ---     downstream = part { "," part }
 ---     part       = [ "delay" ] spread [ "+" time "per in flight" ] | "wire" spread
@@ -31,6 +31,9 @@ local blank = grammar.blank
 
 local words = {}
 
+local FASTEST = 1e7        -- calls a second
+local CLIENTS = 2 ^ 19
+
 -- ---- values -----------------------------------------------------------------------------------
 
 --- Whatever neap.notation reads, at its place in the text.
@@ -47,7 +50,41 @@ local to_ns = by(notation.duration)
 local function to_rate(at, count, _, per)
   local ns = to_ns(at, per:find "^%d" and per or "1" .. per)
   if ns == 0 then fault(at, "a rate of no time") end
-  return tonumber(count) * 1e9 / ns
+  local a_second = tonumber(count) * 1e9 / ns
+  if a_second > FASTEST then fault(at, "at most 1e7 calls a second") end
+  return a_second
+end
+
+local function to_uniform(at, low, high)
+  if low > high then fault(at, "a range goes from the smaller number to the larger one") end
+  return { kind = "uniform", low = low, high = high }
+end
+
+local function to_lognormal(at, median, p99)
+  if not (median > 0 and p99 >= median) then fault(at, "the median is above 0, p99 above it") end
+  return { kind = "lognormal", median = median, p99 = p99 }
+end
+
+local function to_burst(at, count, every)
+  if count < 1 or every <= 0 then fault(at, "at least 1 call, and not all at one instant") end
+  return { kind = "burst", count = count, every = every }
+end
+
+local function to_ramp(of)
+  local at, points = 0, { { from = 0, rate = of[1] } }
+  for i = 2, #of, 2 do
+    at = at + of[i + 1]
+    points[#points + 1] = { from = at, rate = of[i] }
+  end
+  return { kind = "ramp", points = points }
+end
+
+--- Clients that never pause would, when they are turned away, come again at that very instant.
+local function to_closed(at, clients, think)
+  local longest = think.value or think.mean or think.high or think.median
+  if longest <= 0 then fault(at, "clients have to think for longer than 0s") end
+  if clients < 1 or clients > CLIENTS then fault(at, "from 1 to 524288 clients expected") end
+  return { kind = "closed", clients = clients, think = think }
 end
 
 --- What holds by time: the first from the beginning, the others in their times, later ones above.
@@ -107,14 +144,12 @@ local function spread_of(quantity)
       of.kind = "exp"
       return of
     end
-    + word "uniform" * quantity * must "to" * quantity / function (low, high)
-      return { kind = "uniform", low = low, high = high }
-    end
+    + word "uniform" * Cp() * quantity * must "to" * quantity / to_uniform
     + word "normal" * quantity * must "sd" * quantity / function (mean, sd)
       return { kind = "normal", mean = mean, sd = sd }
     end
-    + word "lognormal" * quantity * (blank * P "p99" + oops '"p99"') * quantity
-      / function (median, p99) return { kind = "lognormal", median = median, p99 = p99 } end
+    + word "lognormal" * Cp() * quantity * blank * (P "p99" + oops '"p99"') * quantity
+      / to_lognormal
     + quantity / function (value) return { kind = "fixed", value = value } end)
 end
 
@@ -131,13 +166,11 @@ local KINDS = { "poisson", "constant", "ramp", "burst", "closed", "trace" }
 local leg = must "to" * rate * must "over" * time
 
 local arrive = blank * (
-  Cg(C(word "poisson" + word "constant"), "kind") * Cg(piecewise(rate), "pieces")
-  + Cg(word "ramp" * Cc "ramp", "kind") * Cg(Ct(rate * leg * (comma * leg) ^ 0), "ramp")
-  + Cg(word "burst" * Cc "burst", "kind") * Cg(count, "count") * must "every"
-    * Cg(time, "every")
-  + Cg(word "closed" * Cc "closed", "kind") * Cg(count, "clients") * must "clients"
-    * (key "think" * Cg(spread, "think")) ^ -1
-  + Cg(word "trace" * Cc "trace", "kind") * blank * Cg(C(P(1) ^ 1) + oops "a file", "file")
+  C(word "poisson" + word "constant") * piecewise(rate) / named("kind", "pieces")
+  + word "ramp" * Ct(rate * leg * (comma * leg) ^ 0) / to_ramp
+  + word "burst" * Cp() * count * must "every" * time / to_burst
+  + word "closed" * Cp() * count * must "clients" * must "think" * spread / to_closed
+  + word "trace" * Cc "trace" * blank * (C(P(1) ^ 1) + oops "a file") / named("kind", "file")
   + oops('"poisson", "constant", "ramp", "burst", "closed" or "trace"', KINDS))
 
 local PARTS = { "delay", "wire", "slots", "fail", "limit", "exp", "uniform", "normal", "lognormal" }
@@ -182,20 +215,7 @@ words.whose, words.amounts = reader(whose), reader(amounts)
 
 -- ---- what they come to ------------------------------------------------------------------------
 
-local function to_arrivals(of)
-  if of.ramp then
-    local at, points = 0, {}
-    points[1] = { from = 0, rate = of.ramp[1] }
-    for i = 2, #of.ramp, 2 do
-      at = at + of.ramp[i + 1]
-      points[#points + 1] = { from = at, rate = of.ramp[i] }
-    end
-    return { kind = "ramp", points = points }
-  end
-  return of
-end
-
-words.arrive = reader(Ct(arrive) / to_arrivals)
+words.arrive = reader(arrive)
 
 --- All parts as a model has them (neap.sim.world); limit is a notation's value.
 local function to_downstream(parts)

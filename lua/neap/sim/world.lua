@@ -42,6 +42,9 @@ world.LONGEST_NS = 2 ^ 53
 world.WIRE, world.SERVICE, world.THINK, world.KEYS, world.PAUSES, world.FAILURES = 1, 2, 3, 4, 5, 6
 world.ARRIVALS = 7   -- of the first source, and so on
 world.SOURCES = 8
+world.PIECES = 32   -- of slots
+
+local FIRST_CHANGE = FIRST_SOURCE + world.SOURCES
 
 -- What a call is doing. Its timer, 2 i, says: it takes too long (SENT), the pause is over (PAUSED),
 -- the client comes again (AWAY).
@@ -368,7 +371,9 @@ function world.new(model)
       if id >= 0 then
         s.now = tonumber(due[0])
         counts.events = counts.events + 1
-        if id >= FIRST_SOURCE then
+        if id >= FIRST_CHANGE then
+          service.change()
+        elseif id >= FIRST_SOURCE then
           source_timer(id)
         elseif id % 2 == 1 then
           service.timer((id - 1) / 2)
@@ -429,7 +434,7 @@ function world.new(model)
     sent_by, good_by, failed_by = series.sent, series.good, series.failed
     local before = runtime.use(rt)
     gate = model.gate(seed)
-    service.begin(wheel, model.limit and model.limit())
+    service.begin(wheel, model.limit and model.limit(), FIRST_CHANGE)
     runtime.use(before)
     wait_ns = min(model.wait_ns or timeout_ns, gate.wait_ns or huge)
     budget = model.budget
