@@ -332,6 +332,20 @@ describe("a policy in a world", function ()
   end)
 end)
 
+describe("the manual's example", function ()
+  it("says what it says there", function ()
+    local manual_text = read "doc/sim.md"
+    local blocks = {}
+    for block in manual_text:gmatch "```lua\n(.-)```" do blocks[#blocks + 1] = block end
+    local out, err, status = sim(file(blocks[1]), file(blocks[2]))
+    assert.same({ "", 0 }, { err, status })
+    for line in manual_text:match "```\n%$ neap sim[^\n]*\n(.-)\n…":gmatch "[^\n]+" do
+      local got = out:gsub("  +", "  ")
+      assert.is_true(got:find((line:gsub("  +", "  ")), 1, true) ~= nil, line)
+    end
+  end)
+end)
+
 describe("neap sim", function ()
   it("says the same for the same seed, by however many processes", function ()
     local front, spike = file(POLICY), file(SCENARIO)

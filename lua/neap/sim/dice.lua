@@ -19,8 +19,9 @@ local dice = {}
 
 --- A distribution. Its numbers are of one unit, and so are its draws.
 ---@class neap.sim.Distribution
----@field kind "fixed"|"exp"|"uniform"|"normal"|"lognormal"
+---@field kind "fixed"|"list"|"exp"|"uniform"|"normal"|"lognormal"
 ---@field value number?    fixed
+---@field values number[]? list: one after the other, and again
 ---@field mean number?     exp, normal
 ---@field sd number?       normal: of which the absolute value is taken
 ---@field low number?      uniform
@@ -58,6 +59,14 @@ local MAKE = {}
 function MAKE.fixed(of)
   local value = of.value
   return function () return value end
+end
+
+function MAKE.list(of)
+  local values, i = of.values, 0
+  return function ()
+    i = i % #values + 1
+    return values[i]
+  end
 end
 
 function MAKE.exp(of, stream)
