@@ -1,10 +1,10 @@
--- One policy twice: live before a real nginx on the real clock, and in a world with the arrivals and
--- times of service that were recorded there. It has to grant the same calls in the same order, at
--- the same instants.
+-- One policy twice: live before a real nginx on the real clock, and in a world with the arrivals
+-- and times of service that were recorded there. It has to grant the same calls in the same order,
+-- at the same instants.
 --
--- Instants are those of the clock, which the world begins with, too: a bucket rounds by them. What a
--- verb reads of the clock is fixed while it begins, so that what is recorded is what the
--- engine was told.
+-- Instants are those of the clock, which the world begins with, too: a bucket rounds by them. What
+-- a verb reads of the clock is fixed while it begins, so that what is recorded is what the engine
+-- was told.
 local downstream = require "spec.downstream"
 local live = require "neap.policy.live"
 local neap = require "neap"
