@@ -196,7 +196,8 @@ describe("an assertion", function ()
   it("compares, computes, and joins", function ()
     for text, truth in pairs {
       ["p99_wait < 2s"] = true, ["p99_wait < 1500ms"] = false, ["p99_wait <= 1s500ms"] = true,
-      ["refused_share <= 2%"] = true, ["refused_share < 2%"] = false, ["good / offered > 0.9"] = false,
+      ["refused_share <= 2%"] = true,
+      ["refused_share < 2%"] = false, ["good / offered > 0.9"] = false,
       ["good + 1 > 0.9 * offered and not (p99_wait == 0)"] = true,
       ["good > 99 or offered ~= 99 and good == 90"] = true, ["-good < 0"] = true,
       ["(good - 10) * 2 == 160"] = true, ["(good > 1) and (good < 2)"] = false,
