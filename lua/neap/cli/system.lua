@@ -25,10 +25,8 @@ int kill(int pid, int number);
 int getpid(void);
 char *strerror(int number);
 
-struct neap_poll { int fd; short events, revents; };
 int fork(void);
 int pipe(int *ends);
-int poll(struct neap_poll *of, unsigned long count, int ms);
 ssize_t write(int fd, const void *data, size_t size);
 int close(int fd);
 long sysconf(int name);

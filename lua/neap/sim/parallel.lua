@@ -82,7 +82,7 @@ local function read_some(child, buffer, answers)
 end
 
 local function collect(children, answers, progress)
-  local buffer, polls = ffi.new("char[?]", PIECE), ffi.new("struct neap_poll[?]", #children)
+  local buffer, polls = ffi.new("char[?]", PIECE), ffi.new("struct neap_pollfd[?]", #children)
   local problem
   while children[1] do
     for k, child in ipairs(children) do polls[k - 1].fd, polls[k - 1].events = child.fd, POLLIN end
