@@ -122,8 +122,10 @@ int64_t neap_header_reap(struct neap_header *h)
 		if (!__atomic_load_n(&h->process[i].used, __ATOMIC_RELAXED))
 			continue;
 		struct neap_process p = neap_guard_process(h, i);
-		if (p.used && is_dead(&p))
-			back += neap_stripes_reap(h, i, &p) + neap_guard_reap(h, i, &p);
+		if (!p.used || !is_dead(&p))
+			continue;
+		back += neap_stripes_reap(h, i, &p);
+		back += neap_guard_reap(h, i, &p);   /* last, for it frees the record */
 	}
 	return back;
 }
@@ -183,6 +185,14 @@ static int enlist(struct neap_segment *s)
 	return opened.watched;
 }
 
+/* Free its record, unless it holds something: who opens it again has that then. */
+static void resign(const struct neap_segment *s)
+{
+	int32_t own = neap_here_of(s->header)->process;
+	if (!s->read_only && !(own && neap_stripes_hold(s->header, own)))
+		neap_guard_resign(s->header);
+}
+
 /* 1: that was its last use. */
 static int strike_off(struct neap_segment *s)
 {
@@ -191,8 +201,10 @@ static int strike_off(struct neap_segment *s)
 	struct neap_segment **at = &opened.first;
 	while (last && *at != s)
 		at = &(*at)->next;
-	if (last)
+	if (last) {
 		*at = s->next;
+		resign(s);
+	}
 	pthread_mutex_unlock(&opened.mutex);
 	return last;
 }
@@ -418,9 +430,6 @@ void neap_segment_close(struct neap_segment *s)
 {
 	if (!s || !strike_off(s))
 		return;
-	int32_t own = neap_here_of(s->header)->process;
-	if (!s->read_only && !(own && neap_stripes_hold(s->header, own)))
-		neap_guard_resign(s->header);
 	munmap((char *)s->header - s->page, s->page + (size_t)s->header->bytes);
 	free(s);
 }

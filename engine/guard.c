@@ -93,21 +93,37 @@ static int64_t in_use(const struct neap_limiter *l)
 	       : l->kind == NEAP_ADAPTIVE ? l->as.adaptive.in_use : 0;
 }
 
+/* The record of a process, the one that it had when it had closed the segment with permits out, or
+ * else a free one; 0: there is none. */
+static int32_t record_for(const struct neap_header *h, const struct neap_process *own)
+{
+	int32_t free = 0;
+	for (int32_t i = h->processes_max; i > 0; i--) {
+		if (neap_process_is(&h->process[i], own))
+			return i;
+		if (!h->process[i].used)
+			free = i;
+	}
+	return free;
+}
+
 /* Take a record, on first use: not in a process that only forks others. */
 __attribute__((cold)) static void ask_for_record(struct neap_header *h, struct neap_here *here)
 {
+	const struct neap_process own = {1, here->pid, here->started};
 	lock_records(h);
-	for (int32_t i = 1; i <= h->processes_max && !here->process; i++) {
+	if (!here->asked) {
+		int32_t i = record_for(h, &own);
 		struct neap_process *p = &h->process[i];
-		if (p->used)
-			continue;
-		p->pid = here->pid;
-		p->started = here->started;
-		barrier();
-		p->used = 1;
+		if (i && !p->used) {
+			p->pid = own.pid;
+			p->started = own.started;
+			barrier();
+			p->used = 1;
+		}
 		here->process = i;
+		__atomic_store_n(&here->asked, 1, __ATOMIC_RELEASE);
 	}
-	here->asked = 1;
 	pthread_mutex_unlock(&h->records);
 }
 
@@ -115,7 +131,7 @@ int32_t neap_guard_record(const struct neap_limiter *l)
 {
 	struct neap_header *h = neap_header_of(l);
 	struct neap_here *here = neap_here_of(h);
-	if (!here->asked)
+	if (!__atomic_load_n(&here->asked, __ATOMIC_ACQUIRE))
 		ask_for_record(h, here);
 	return here->process;
 }

@@ -962,7 +962,8 @@ struct neap_segment_options {
 int neap_segment_open(const char *name, const struct neap_segment_options *options,
 		      struct neap_segment **out, char *error, size_t size);
 /* To be said once for each _open: a process maps a file once, and after the last _close its limiters
- * may not be used any more. Permits that are out stay so until the process ends. The file stays: who wants it gone removes it when nobody has it open. */
+ * may not be used any more. Permits that are out stay so until the process ends, or has opened it
+ * again and gives them back. The file stays: who wants it gone removes it when nobody has it open. */
 void neap_segment_close(struct neap_segment *s);
 
 /* The limiter of a name, or NULL. Its address holds until _close. */

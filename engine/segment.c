@@ -285,14 +285,19 @@ int neap_segment_add(struct neap_segment *s, const char *name, const struct neap
 	return status;
 }
 
+/* Can words say how many permits of a key are out? */
+static int is_countable(const struct neap_limiter *like)
+{
+	return like->kind != NEAP_SEMAPHORE || !(like->as.semaphore.limit >> NEAP_HOLDER_SHIFT);
+}
+
 int neap_segment_keyed(struct neap_segment *s, const char *name, const struct neap_limiter *like,
 		       int64_t count_max, int full, int keep, int64_t generation, neap_ns now,
 		       struct neap_keyed **out)
 {
 	struct neap_slot *slot;
-	int64_t permits = like->kind == NEAP_SEMAPHORE ? like->as.semaphore.limit : 0;
 	if ((like->kind != NEAP_GCRA && like->kind != NEAP_SEMAPHORE && like->kind != NEAP_PAUSE) ||
-	    permits >> NEAP_HOLDER_SHIFT || count_max < 1 || count_max > 1 << 30 ||
+	    !is_countable(like) || count_max < 1 || count_max > 1 << 30 ||
 	    full < NEAP_REFUSE || full > NEAP_SHARED)
 		return NEAP_ERANGE;
 	int status = add(s, name, like, count_max, keep, generation, now, &slot);
@@ -310,7 +315,7 @@ int neap_segment_change(struct neap_slot *s, const struct neap_limiter *like, in
 {
 	struct neap_header *h = neap_header_of(&s->limiter);
 	struct neap_config config = {.generation = generation};
-	if (neap_limiter_spell(like, config.spec))
+	if (!is_countable(like) || neap_limiter_spell(like, config.spec))
 		return NEAP_ERANGE;
 	lock_names(h);
 	neap_stripes_follow(s);

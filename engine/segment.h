@@ -105,8 +105,7 @@ struct neap_here {
 	uint64_t started;
 	int32_t pid;
 	int32_t process;          /* its record, or 0 */
-	int32_t asked;            /* 1: 'process' is what there was for it */
-	int32_t unused;
+	int64_t asked;            /* 1: 'process' is what there was for it */
 };
 
 struct neap_segment {

@@ -71,7 +71,9 @@ static void ask_anew(struct neap_engine *e, const struct neap_all *all, neap_ns 
 /* The segment a term's limiter is in, or NULL. */
 static struct neap_header *segment_of(const struct neap_limiter *l)
 {
-	if (l->kind == NEAP_KEYED)
+	if (l->kind == NEAP_CONDITIONAL)
+		l = l->as.conditional.of;
+	else if (l->kind == NEAP_KEYED)
 		l = l->as.keyed->slot ? &l->as.keyed->slot->limiter : l;
 	return l->shared ? neap_header_of(l) : NULL;
 }

@@ -200,6 +200,9 @@ static void only_the_own(struct dice *d)
 	shared_told("a change", neap_keyed_change(w.keyed, &more, NEAP_KEEP_SPENT, 1), 0);
 	shared_told("what it adds", try(&w, 1, 2), NEAP_GRANTED);
 	shared_told("no more", try(&w, 1, 1), NEAP_REFUSED);
+	more = shared_like(NEAP_SEMAPHORE, INT64_C(1) << 48);
+	shared_told("more than a word counts", neap_keyed_change(w.keyed, &more, NEAP_KEEP_SPENT, 1),
+		    NEAP_ERANGE);
 	shared_whole(w.segment);
 	part(&w);
 	unlink(shared_path());
@@ -295,8 +298,10 @@ static void words_end_and_are_forgotten(struct dice *d)
 
 /* ---- those who wait ---- */
 
+enum { PLAIN, KEYED, CONDITIONAL };
+
 /* What a holder has taken is to come back to a thread that waits, without a word from anybody. */
-static void wait_for_a_death(int keyed)
+static void wait_for_a_death(int how)
 {
 	struct way w;
 	int go[2];
@@ -304,8 +309,16 @@ static void wait_for_a_death(int keyed)
 	shared_fresh(0);
 	join(&w, LIMIT, 8, NEAP_REFUSE);
 	struct neap_term plain = {shared_add(w.segment, "plain", NEAP_SEMAPHORE, LIMIT), 1, 0, 0};
-	struct neap_all other;
+	struct neap_pause never;
+	neap_pause_init(&never);
+	struct neap_limiter limiter;
+	struct neap_conditional c = {plain.limiter, {&never, NULL}, 1, 1};
+	if (neap_conditional_init(&limiter, &c))
+		trial_fail("no such limiter");
+	struct neap_term conditional = {&limiter, 1, 0, 0};
+	struct neap_all other, if_paused;
 	neap_all_init(&other, &plain, 1);
+	neap_all_init(&if_paused, &conditional, 1);
 	if (pipe(go))
 		trial_fail("no pipe");
 	pid_t holder = shared_fork();
@@ -331,7 +344,7 @@ static void wait_for_a_death(int keyed)
 	struct neap_request r = request(&w, 1, 1);
 	struct neap_bell bell = {0, 0};
 	struct neap_answer a;
-	r.all = keyed ? &w.all : &other;
+	r.all = how == KEYED ? &w.all : how == CONDITIONAL ? &if_paused : &other;
 	if (neap_wait(w.engine, &r, &bell, &a) || a.status != NEAP_GRANTED)
 		trial_fail("it is not granted");
 	neap_ns took = neap_loop_now(NULL) - *died;
@@ -344,9 +357,11 @@ static void wait_for_a_death(int keyed)
 	unlink(shared_path());
 }
 
-static void wait_for_a_holder(struct dice *d) { (void)d; wait_for_a_death(0); }
+static void wait_for_a_holder(struct dice *d) { (void)d; wait_for_a_death(PLAIN); }
 
-static void wait_for_a_key(struct dice *d) { (void)d; wait_for_a_death(1); }
+static void wait_for_a_key(struct dice *d) { (void)d; wait_for_a_death(KEYED); }
+
+static void wait_for_a_condition(struct dice *d) { (void)d; wait_for_a_death(CONDITIONAL); }
 
 /* ---- one mapping ---- */
 
@@ -387,6 +402,29 @@ static void mapped_once(struct dice *d)
 	unlink(shared_path());
 }
 
+/* What is out when it closes is out; it takes no second record for that. */
+static void held_while_closed(struct dice *d)
+{
+	struct way w;
+	(void)d;
+	neap_segment_close(shared_fresh(0));
+	for (int64_t i = 1; i <= LIMIT; i++) {
+		struct neap_segment_stats stats;
+		join(&w, LIMIT, 2, NEAP_REFUSE);
+		shared_told("taken", try(&w, 1, 1), NEAP_GRANTED);
+		shared_told("out", out(&w, 1), i);
+		neap_segment_stats(w.segment, &stats);
+		shared_told("records", stats.processes, 1);
+		part(&w);
+	}
+	join(&w, LIMIT, 2, NEAP_REFUSE);
+	give(&w, 1, LIMIT);
+	shared_told("given back", out(&w, 1), 0);
+	shared_whole(w.segment);
+	part(&w);
+	unlink(shared_path());
+}
+
 int main(void)
 {
 	trial_run("permits of a key come back, whoever is killed", come_back);
@@ -395,6 +433,8 @@ int main(void)
 	trial_run("words end and make room as on the heap", words_end_and_are_forgotten);
 	trial_run("who waits for permits of a process that dies has them", wait_for_a_holder);
 	trial_run("so does who waits for those of a key", wait_for_a_key);
+	trial_run("and who waits for them while a pause is on, or is not", wait_for_a_condition);
 	trial_run("a process maps a file once", mapped_once);
+	trial_run("a process that opens it again has what it held", held_while_closed);
 	return trial_verdict();
 }
