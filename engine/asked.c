@@ -233,10 +233,11 @@ static neap_ns take_with(struct neap_asked *a, taking *take, neap_ns now)
 	neap_ns at = neap_never;
 	enter(a, &in, now);
 	if (has_room(a)) {   /* else somebody was faster */
-		hold(a);
 		at = take(a->faces, a->cost, now, NULL);
-		if (at <= now)
+		if (at <= now) {
+			hold(a);   /* not before, for that may have another key forgotten */
 			write_words(a);
+		}
 	}
 	leave(a, &in);
 	return at;

@@ -11,8 +11,8 @@
  *     child            neap_bound, read, say, end ----'
  *
  * The limit on time is soft, so that there is time for last words, which were written before: a
- * handler of signals may copy bytes, and hardly anything else. The hard limit is a second later,
- * for a process that does not even get to its handler.
+ * handler of signals may copy bytes, and hardly anything else. And only a soft one can be raised
+ * again: each file that a process reads has its own time.
  *
  * The child is spawned, not forked: the address space of a large server is not copied, nor are its
  * threads' locks, and every descriptor here is closed by its exec. Nobody is told of its end by a
@@ -86,7 +86,6 @@ int neap_bound(uint32_t cpu_s, int64_t memory_bytes, const char *last_words)
 	struct sigaction action = {.sa_handler = on_time_up};
 	if (sigaction(SIGXCPU, &action, NULL))
 		return NEAP_ESYS;
-	/* not the hard limit: the next file of this process has its own time */
 	int error = lower(RLIMIT_CPU, used_s() + cpu_s, RLIM_INFINITY);
 	if (error || SANITIZED)
 		return error;

@@ -1092,8 +1092,8 @@ struct neap_bell {
  * what its timers are late (50 us unless prctl(PR_SET_TIMERSLACK) says less) and by when it gets a
  * processor. NEAP_ENOMEM as there.
  *
- * Every thread has an engine of its own, with no other ticket open; rates, semaphores and pauses
- * (not keyed) are shared. Each thread is exact by itself; between threads there is no order, and
+ * Every thread has an engine of its own, with no other ticket open; rates, semaphores, pauses, and
+ * what lies in a segment are shared (keyed: each has a struct neap_keyed of that table). Each thread is exact by itself; between threads there is no order, and
  * who comes first is served. It hears when the bell is rung, and else looks when something is due,
  * and once a second: so 'bell' may be NULL where time alone lets one go. Of a segment's limiters it
  * looks twice a second, and each time gives back what dead processes held (_reap), and rings. */
@@ -1128,13 +1128,14 @@ int neap_child_over(struct neap_child *c);
 void neap_child_close(struct neap_child *c);
 
 /* A thread that looks on while another one calls what may not come back. Once a call lasts late_ns
- * (>= 8) a line on standard error says so; at dead_ns another one, and the process aborts. NULL
- * when there is no memory or no thread, or the numbers are out of range. */
+ * (>= 8) a line on standard error says so; at dead_ns (>= late_ns) another one, and the process
+ * aborts. That the process was stopped does not count. NULL when there is no memory or no thread, or
+ * the numbers are out of range. */
 struct neap_watch;
 struct neap_watch *neap_watch_open(neap_ns late_ns, neap_ns dead_ns);
 void neap_watch_close(struct neap_watch *w);
-/* Around each call, one at a time; 'what' is its name in that line and outlives the watch. A few
- * ns each. */
+/* Around each call, one at a time, so of one thread; 'what' is its name in that line and outlives the
+ * watch. A few ns each. */
 void neap_watch_enter(struct neap_watch *w, const char *what);
 void neap_watch_leave(struct neap_watch *w);
 int64_t neap_watch_late(const struct neap_watch *w);   /* calls that were late, ever */
@@ -1277,7 +1278,8 @@ int neap_server_listen(struct neap_server *s, const char *address, char *error, 
 /* The same for HTTP: whoever comes there speaks it and nothing else. */
 int neap_server_listen_http(struct neap_server *s, const char *address, char *error, size_t size);
 /* Listen with a socket that listens already, of whoever started this process; it is the server's from
- * now on, and no file is unlinked for it. The number of the listener, or as above. */
+ * now on, and no file is unlinked for it. The number of the listener, or as above: it is still the
+ * caller's then. */
 int neap_server_adopt(struct neap_server *s, int fd, int http, char *error, size_t size);
 /* Where it listens, the port that was given for :0 included; NULL when there is none. */
 const char *neap_server_address(const struct neap_server *s, int listener);

@@ -13,6 +13,9 @@
  * same odd number knows that one call has lasted since; no clock is read where it would cost, only
  * by the watch. It looks eight times in late_ns, so what it says is late by an eighth of that.
  *
+ * A process that is stopped, or a machine that is, stops the watch as well, and the call is not to
+ * blame: between two looks no more time than four usual ones have passes for it.
+ *
  * It says the name that was entered, which must outlive the call. Dead, it ends the process with
  * SIGABRT, after its last line: a supervisor starts it again, and a core shows where it hung.
  */
@@ -28,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOKS = 8, LINE_BYTES = 400, SECOND_NS = 1000000000, MS_NS = 1000000 };
+enum { LOOKS = 8, MOST = 4, LINE_BYTES = 400, SECOND_NS = 1000000000, MS_NS = 1000000 };
 
 struct neap_watch {
 	_Atomic uint64_t turns;
@@ -74,21 +77,23 @@ static int rest(struct neap_watch *w, neap_ns while_ns)
 static void *look_on(void *given)
 {
 	struct neap_watch *w = given;
-	uint64_t seen = 0;        /* an odd number of turns, since 'from' */
-	neap_ns from = 0;
+	uint64_t seen = 0;        /* an odd number of turns, which has lasted so long: */
+	neap_ns lasted = 0, step = w->late_ns / LOOKS, last = clock_now();
 	int told = 0;
-	while (!rest(w, w->late_ns / LOOKS)) {
+	while (!rest(w, step)) {
 		uint64_t turns = atomic_load(&w->turns);
-		neap_ns now = clock_now();
+		neap_ns now = clock_now(), since = now - last;
+		last = now;
+		lasted += since < MOST * step ? since : MOST * step;
 		if (turns % 2 == 0 || turns != seen) {
 			seen = turns;
-			from = now;
+			lasted = 0;
 			told = 0;
-		} else if (now - from >= w->dead_ns) {
-			say(atomic_load(&w->what), now - from, ": the process ends");
+		} else if (lasted >= w->dead_ns) {
+			say(atomic_load(&w->what), lasted, ": the process ends");
 			abort();
-		} else if (now - from >= w->late_ns && !told) {
-			say(atomic_load(&w->what), now - from, "");
+		} else if (lasted >= w->late_ns && !told) {
+			say(atomic_load(&w->what), lasted, "");
 			atomic_fetch_add(&w->late, 1);
 			told = 1;
 		}

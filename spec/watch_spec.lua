@@ -68,6 +68,27 @@ describe("a watched hook", function ()
     assert.equal("back\t1\n", rest)
   end)
 
+  it("is not late for having been stopped with its process", function ()
+    local said, status = lua [[
+      local ffi = require "ffi"
+      ffi.cdef "int raise(int); int getpid(void);"
+      local over = watch { late = "100ms", dead = "2s" }
+      local function some_looks()
+        local until_s = os.clock() + 0.05
+        while os.clock() < until_s do end
+      end
+      -- goes on as long as it is there, so that it does not matter which of the two comes first
+      local go_on = "(while sleep 2.3; kill -CONT %d; do :; done) > /dev/null 2>&1 &"
+      os.execute(go_on:format(ffi.C.getpid()))
+      over:over("p", "open", function ()
+        some_looks()
+        ffi.C.raise(19)   -- SIGSTOP
+        some_looks()
+      end)()
+      print "back"]]
+    assert.same({ "back\n", 0 }, { said:match "back\n$", status })
+  end)
+
   it("is watched after another one that it called", function ()
     local _, status = lua [[
       local over = watch { late = "5ms", dead = "1h" }
