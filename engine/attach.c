@@ -224,13 +224,16 @@ static int fill(const struct attempt *a, int fd)
 	ssize_t drawn = getrandom(&h->id, sizeof h->id, 0);
 	ssize_t secret = getrandom(h->secret, sizeof h->secret, 0);
 	munmap(h, (size_t)a->bytes);
-	return drawn == sizeof h->id && secret == sizeof h->secret ? NEAP_OK : complain(a, NEAP_ESYS, "no random number");
+	return drawn == sizeof h->id && secret == sizeof h->secret
+		       ? NEAP_OK : complain(a, NEAP_ESYS, "no random number");
 }
 
 static int make_whole(const struct attempt *a, int fd)
 {
 	const struct neap_segment_options *o = &a->options;
-	errno = posix_fallocate(fd, 0, a->bytes);
+	do   /* in a tmpfs a signal ends it, and takes all back */
+		errno = posix_fallocate(fd, 0, a->bytes);
+	while (errno == EINTR);
 	if (errno)
 		return complain(a, NEAP_ESYS, "no space for %ld bytes: %s", (long)a->bytes,
 				strerror(errno));

@@ -627,8 +627,8 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 /* ==== ring 1: keyed, a limit for every key ============================================== */
 
 /* Every key has the limit that 'like' is, a gcra or a semaphore (or a pause: see _word), and begins
- * as a new one; 'like' is copied. A key takes 16 bytes once it is used, and none when nothing of that is left. At most
- * 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and 'secret'); then a new one is
+ * as a new one; 'like' is copied. A key takes 16 bytes once it is used, and none when nothing of
+ * that is left. At most 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and 'secret'); then a new one is
  * turned away (NEAP_SHED), or takes the place of the least recently seen, debts forgotten, or
  * shares one limiter with all others that found no place; who has permits out is forgotten by
  * _forget alone, neither to make room nor for being idle. 'like' NULL: keys have the limiters that
@@ -1072,7 +1072,7 @@ int neap_loop_signals(struct neap_loop *l);
  * systemd goes so (sd_notify). NEAP_ERANGE for another name; NEAP_ESYS when it does not get there:
  * nobody listens, or it would have to wait. */
 int neap_service_tell(const char *socket, const char *text, size_t size);
-/* Is this descriptor the file of that device and inode? */
+/* 1: this descriptor is the file of that device and inode. */
 int neap_service_is(int fd, uint64_t device, uint64_t inode);
 /* The number of this process. */
 int64_t neap_service_process(void);
@@ -1109,7 +1109,8 @@ void neap_ring(struct neap_bell *bell);
 /* Bound this process: once it has used cpu_s seconds (> 0) of processor time from now on (up to one
  * less: they are counted whole) it writes last_words (up to 512 bytes, which are copied) to standard
  * error and ends with status 1; and it gets no more than memory_bytes (> 0) of address space. Said
- * again, the time begins anew; memory can only be lowered. NEAP_ESYS: the bound may not hold. */
+ * again, the time begins anew; memory can only be lowered. NEAP_ERANGE, and nothing was done;
+ * NEAP_ESYS: the bound may not hold. */
 int neap_bound(uint32_t cpu_s, int64_t memory_bytes, const char *last_words);
 
 struct neap_child {
@@ -1118,13 +1119,14 @@ struct neap_child {
 	int32_t status;   /* when over: its exit status, 256 + the signal it died of, -1 not known */
 };
 /* Start a program with these words, NULL at their end; the first is its path. Its input is empty,
- * and it has no other descriptor of ours that closes on exec. NEAP_ESYS, NEAP_ENOMEM. */
+ * it has no other descriptor of ours that closes on exec, and signals are to it what they are to a
+ * new process. NEAP_ESYS (errno says why), NEAP_ENOMEM; *c is then untouched. */
 int neap_child_start(struct neap_child *c, const char *const *words);
-/* Up to 'size' bytes of what it says: how many; 0 none now; NEAP_ESYS nothing more will come. */
+/* Up to 'size' (> 0) bytes of what it says: how many; 0 none now; NEAP_ESYS nothing more will come. */
 int64_t neap_child_read(struct neap_child *c, char *buffer, int64_t size);
-/* Has it ended? Then 'status' holds. */
+/* Has it ended? 1, and 'status' holds; or 0. Never waits. */
 int neap_child_over(struct neap_child *c);
-/* End it if it has not, and forget it. */
+/* Kill it if it has not ended, wait until it is gone, and forget it. Again is harmless. */
 void neap_child_close(struct neap_child *c);
 
 /* A thread that looks on while another one calls what may not come back. Once a call lasts late_ns

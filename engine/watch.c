@@ -23,6 +23,7 @@
 #include "neap.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -51,12 +52,14 @@ static neap_ns clock_now(void)
 	return (neap_ns)t.tv_sec * SECOND_NS + t.tv_nsec;
 }
 
+/* A line on standard error, if there is room for it: who does not read must not keep it alive. */
 static void say(const char *what, neap_ns lasted, const char *then)
 {
+	struct pollfd there = {.fd = STDERR_FILENO, .events = POLLOUT};
 	char line[LINE_BYTES];
 	int n = snprintf(line, sizeof line, "neap: %.300s has not returned for %lld ms%s\n",
 			 what, (long long)(lasted / MS_NS), then);
-	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+	if (poll(&there, 1, 0) < 1 || write(STDERR_FILENO, line, (size_t)n) < 0)
 		return;   /* nobody listens */
 }
 

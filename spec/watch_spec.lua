@@ -1,13 +1,14 @@
 --- A hook that does not come back is noticed, and named.
 local watch = require "neap.policy.watch"
 
--- What a program in Lua says, and how it ended: its exit status as the shell has it.
-local function lua(text)
+-- What a program in Lua says, by way of another one or not, and its exit status as the shell has it.
+local function lua(text, by)
   local path = os.tmpname()
   local file = assert(io.open(path, "w"))
   file:write('local watch = require "neap.policy.watch"\n', text)
   file:close()
-  local pipe = assert(io.popen(("bash -c 'ulimit -c 0; luajit %s' 2>&1; echo $?"):format(path)))
+  local command = ("bash -c 'ulimit -c 0; %s luajit %s' 2>&1; echo $?"):format(by or "", path)
+  local pipe = assert(io.popen(command))
   local said, status = pipe:read "*a":match "^(.-)(%d+)\n$"
   pipe:close()
   os.remove(path)
@@ -110,6 +111,21 @@ describe("a watched hook", function ()
     assert.equal(134, status)
     assert.matches("hook 'estimate' of policy 'openai' has not returned for %d+ ms\n", said)
     assert.matches("'openai' has not returned for %d+ ms: the process ends\n", said)
+  end)
+
+  it("ends the process also when nobody reads what is said of it", function ()
+    local _, status = lua([[
+      local ffi = require "ffi"
+      ffi.cdef "int pipe2(int *, int); int dup2(int, int); int fcntl(int, int, ...);"
+      ffi.cdef "long write(int, const char *, unsigned long);"
+      local ends = ffi.new "int[2]"
+      ffi.C.pipe2(ends, 2048)             -- O_NONBLOCK
+      ffi.C.dup2(ends[1], 2)
+      while ffi.C.write(2, "x", 1) == 1 do end
+      ffi.C.fcntl(2, 4, ffi.new("int", 0))   -- F_SETFL: whoever writes waits now
+      local over = watch { late = "5ms", dead = "30ms" }
+      over:over("openai", "estimate", function () while true do end end)()]], "timeout 20")
+    assert.equal(134, status)
   end)
 
   it("is refused bounds that are none", function ()

@@ -2,9 +2,9 @@
 /* threads_hammer.c - shared words under as many hands as there are.
  *
  * On the machine's clock, threads take from one rate as fast as they can for NEAP_SECONDS: what
- * all of them get is at most burst + rate * time, and at least 99.9 % of it. The burst holds
- * 100 ms, for a machine that has other things to do. On a clock that they share as well, a
- * counter that each of them moves, nothing is lost to the machine: there the burst may be small.
+ * all of them get is at most burst + rate * time. On a clock that they share as well, a counter that
+ * each of them moves, nothing is lost to a machine that has other things to do: there it is at
+ * least 99.9 % of it, too.
  *
  * With all-of, races are lost all the time. Afterwards the sums are exact, and while permits are
  * held, a second count, kept by the holders themselves, never passes the limit.
@@ -100,7 +100,7 @@ static void hammer_one_rate(int hands, struct clock *c, int64_t per_second, int6
 		trial_fail("%.0f taken, %.3f at most", taken, most);
 	while (neap_gcra_take(&g, 1, last) <= last)   /* what is still there was not lost */
 		taken++;
-	if (taken < 0.999 * most)
+	if (c->shared && taken < 0.999 * most)
 		trial_fail("%.0f taken of %.3f: %.4f", taken, most, taken / most);
 }
 
