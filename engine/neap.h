@@ -628,11 +628,11 @@ int neap_keys_check(const struct neap_keys *k, int64_t clock);
 
 /* Every key has the limit that 'like' is, a gcra or a semaphore (or a pause: see _word), and begins
  * as a new one; 'like' is copied. A key takes 16 bytes once it is used, and none when nothing of
- * that is left. At most 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and 'secret'); then a new one is
- * turned away (NEAP_SHED), or takes the place of the least recently seen, debts forgotten, or
- * shares one limiter with all others that found no place; who has permits out is forgotten by
- * _forget alone, neither to make room nor for being idle. 'like' NULL: keys have the limiters that
- * _set gives them, others are turned away. NULL: no memory, or bad arguments.
+ * that is left. At most 'count_max' are alive (see neap_keys_open; there, too, 'idle_ns' and
+ * 'secret'); then a new one is turned away (NEAP_SHED), or takes the place of the least recently
+ * seen, debts forgotten, or shares one limiter with all others that found no place; who has permits
+ * out is forgotten by _forget alone, neither to make room nor for being idle. 'like' NULL: keys have
+ * the limiters that _set gives them, others are turned away. NULL: no memory, or bad arguments.
  *
  * It takes part in requests to an engine as the limiter {.kind = NEAP_KEYED, .as.keyed = k}, which
  * holds no state, for request.key[term.key]. One thread, that of its one engine, which is to have

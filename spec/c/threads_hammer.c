@@ -471,8 +471,8 @@ static void longest_pause_wins(struct dice *d)
 
 int main(void)
 {
-	trial_run("two threads on one rate get all of it and no more", two_hands);
-	trial_run("four threads on one rate get all of it and no more", four_hands);
+	trial_run("two threads on one rate get no more than it has", two_hands);
+	trial_run("four threads on one rate get no more than it has", four_hands);
 	trial_run("threads whose clocks disagree get all of a small burst and no more", shared_time);
 	trial_run("threads that lose races over several words leave exact sums", sums_are_exact);
 	trial_run("whatever four hands do to eight limiters, every sum is exact and every bound kept",
