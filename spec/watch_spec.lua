@@ -1,7 +1,7 @@
 --- A hook that does not come back is noticed, and named.
 local watch = require "neap.policy.watch"
 
--- What a program in Lua says, by way of another one or not, and its exit status as the shell has it.
+-- What a program in Lua says, run by another one or not, and its exit status as the shell has it.
 local function lua(text, by)
   local path = os.tmpname()
   local file = assert(io.open(path, "w"))
