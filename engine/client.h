@@ -143,7 +143,7 @@ void client_flush(struct client *c);
 void client_finish(struct client *c);
 struct neap_reply *client_reply(struct client *c);
 struct neap_reply *client_push(struct client *c);   /* heard though it asked for silence */
-static inline int subscribed(const struct client *c) { return c->channels + c->patterns > 0; }
+static inline int subscribed(const struct client *c) { return c->channels || c->patterns; }
 /* Cut those who took too long; answers whether somebody is still on the way to that. */
 int clients_sweep(struct neap_server *s);
 

@@ -866,8 +866,9 @@ void neap_engine_settle(struct neap_engine *e, const struct neap_request *r, con
  * ('ahead'), for who waits has no instant yet; or it is too far ahead for 'bound', a breaker on
  * trial, or a rate that would be there for nobody else until then: then 'at' is when to ask again.
  * Not on limiters that other threads or processes use.
- * Answers NULL, or what to _unbook, once, when 'at' is to come: before that the take is undone, and
- * others may go: 1; later nothing happens: 0. No memory for it: NEAP_QUEUE_FULL. */
+ * Answers NULL, or, when 'at' is to come, what to _unbook: in any case, once, before the engine is
+ * closed, for that also frees it. Before 'at' the take is undone, and others may go: 1; later nothing
+ * else happens: 0. No memory for it: NEAP_QUEUE_FULL. */
 struct neap_booking;
 struct neap_booking *neap_engine_book(struct neap_engine *e, const struct neap_request *r,
 				      neap_ns latest, neap_ns now, struct neap_answer *a);

@@ -73,7 +73,10 @@ static void hot_ping(struct neap_server *s, struct client *c)
 	} else if (subscribed(c) && c->out.proto < 3) {   /* in the form of an event */
 		neap_reply_array(client_reply(c), 2);
 		neap_reply_bulk(client_reply(c), "pong", 4);
-		neap_reply_bulk(client_reply(c), p->argv[1].data, p->argc == 2 ? p->argv[1].size : 0);
+		if (p->argc == 2)
+			neap_reply_bulk(client_reply(c), p->argv[1].data, p->argv[1].size);
+		else
+			neap_reply_bulk(client_reply(c), "", 0);
 	} else if (p->argc == 2) {
 		neap_reply_bulk(client_reply(c), p->argv[1].data, p->argv[1].size);
 	} else {

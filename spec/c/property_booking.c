@@ -291,6 +291,8 @@ static void keys(struct dice *d)
 			neap_all_init(&alone[i], &of[i], 1);
 		}
 		struct neap_engine *one = neap_engine_open(4, 0), *other = neap_engine_open(4, 0);
+		struct neap_booking *kept[2][40];
+		int kept_count = 0;
 		neap_ns now = 1000;
 		for (int step = 0; step < 40; step++) {
 			int i = (int)dice_between(d, 0, 2);
@@ -307,7 +309,14 @@ static void keys(struct dice *d)
 			if (m && dice_between(d, 0, 1)) {
 				neap_engine_unbook(one, m, now);
 				neap_engine_unbook(other, n, now);
+			} else if (m) {
+				kept[0][kept_count] = m;
+				kept[1][kept_count++] = n;
 			}
+		}
+		for (int i = 0; i < kept_count; i++) {
+			neap_engine_unbook(one, kept[0][i], now);
+			neap_engine_unbook(other, kept[1][i], now);
 		}
 		neap_engine_close(one);
 		neap_engine_close(other);
