@@ -158,10 +158,14 @@ static void test_subscribers(void)
 {
 	open_server(10, 0);
 	char error[128];
+	struct neap_server_stats stats;
 	neap_server_listen(server, "127.0.0.1:0", error, sizeof error);
 	int behind = dial(port_of(0)), catches_up = dial(port_of(0));
 	int64_t one = neap_server_after(server, 0), two = neap_server_after(server, one);
 	check(neap_server_subscribe(server, one, 0, -1) == NEAP_ERANGE, "there is no less than none");
+	neap_server_subscribe(server, one, INT32_MAX, INT32_MAX);
+	neap_server_stats(server, &stats);
+	check(stats.subscribers == 1, "there are never too many");
 	neap_server_subscribe(server, one, 1, 1);
 	neap_server_subscribe(server, two, 0, 1);
 	push(one, 30 << 20);
@@ -173,7 +177,6 @@ static void test_subscribers(void)
 	fetch(behind, one, unsent(one));
 	fetch(catches_up, two, unsent(two));
 	check(cut_within(25 * SECOND, 20) && note && strstr(note, "8 MiB behind"), "but not for ever");
-	struct neap_server_stats stats;
 	struct neap_client c;
 	neap_server_stats(server, &stats);
 	check(!neap_server_client(server, two, &c) && c.patterns == 1 && c.channels == 0 &&
