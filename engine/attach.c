@@ -188,9 +188,16 @@ static int enlist(struct neap_segment *s)
 /* Free its record, unless it holds something: who opens it again has that then. */
 static void resign(const struct neap_segment *s)
 {
-	int32_t own = neap_here_of(s->header)->process;
-	if (!s->read_only && !(own && neap_stripes_hold(s->header, own)))
-		neap_guard_resign(s->header);
+	struct neap_header *h = s->header;
+	const struct neap_here *here = neap_here_of(h);
+	const struct neap_process own = {1, here->pid, here->started};
+	if (!here->process)
+		return;
+	int64_t held = neap_stripes_hold(h, here->process);
+	for (int32_t i = 0; i < h->count; i++)
+		held |= neap_slot_at(h, i)->holding[here->process];
+	if (!held)
+		neap_guard_forget(h, here->process, &own);
 }
 
 /* 1: that was its last use. */

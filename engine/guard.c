@@ -144,24 +144,12 @@ struct neap_process neap_guard_process(struct neap_header *h, int32_t process)
 	return p;
 }
 
-static void free_record(struct neap_header *h, int32_t process, const struct neap_process *p)
+void neap_guard_forget(struct neap_header *h, int32_t process, const struct neap_process *p)
 {
 	lock_records(h);
 	if (neap_process_is(&h->process[process], p))
 		h->process[process].used = 0;
 	pthread_mutex_unlock(&h->records);
-}
-
-void neap_guard_resign(struct neap_header *h)
-{
-	struct neap_here *here = neap_here_of(h);
-	const struct neap_process own = {1, here->pid, here->started};
-	int64_t held = 0;
-	for (int32_t i = 0; here->process && i < h->count; i++)
-		held |= neap_slot_at(h, i)->holding[here->process];
-	if (here->process && !held)
-		free_record(h, here->process, &own);
-	here->process = 0;
 }
 
 /* ---- what was before ---- */
@@ -313,7 +301,7 @@ int64_t neap_guard_reap(struct neap_header *h, int32_t process, const struct nea
 		}
 		neap_guard_leave(l);
 	}
-	free_record(h, process, dead);
+	neap_guard_forget(h, process, dead);
 	return back;
 }
 

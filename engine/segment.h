@@ -184,8 +184,8 @@ int64_t neap_guard_reap(struct neap_header *h, int32_t process, const struct nea
 int32_t neap_guard_record(const struct neap_limiter *l);
 /* A record of processes, as it is now. */
 struct neap_process neap_guard_process(struct neap_header *h, int32_t process);
-/* Free the own record, if nothing is out. */
-void neap_guard_resign(struct neap_header *h);
+/* Free a record, if it is still that of 'p'. */
+void neap_guard_forget(struct neap_header *h, int32_t process, const struct neap_process *p);
 
 /* The verbs of neap_limiter_..., for a limiter that is shared. */
 neap_ns neap_guarded_when(const struct neap_limiter *l, int64_t cost, neap_ns now);
