@@ -172,9 +172,7 @@ local function change_sliding(self, value, mode, now, level)
   local changed = mode == "reset"
     and C.neap_window_init(w, value.amount, value.per_ns, log, entries)
     or C.neap_window_change(w, value.amount, value.per_ns, log, entries, now)
-  if changed ~= C.NEAP_OK then return changed end
-  self.memory.log, self.entries = log, entries
-  if mode == "reset" then w.sealed = now end   -- what went before is no matter of later entries
+  if changed == C.NEAP_OK then self.memory.log, self.entries = log, entries end
   return changed
 end
 
