@@ -35,7 +35,7 @@ http {
 }
 ]]
 
--- It has itself replaced only if its parent is not the one that started it.
+-- It has itself replaced only if its parent is not the one that started it, which therefore ends.
 local ORPHAN = [[
   "$(command -v nginx)" "$@" &
   while [ ! -s "$4/nginx.pid" ] && kill -0 $! 2>/dev/null; do sleep 0.01; done
@@ -103,6 +103,8 @@ function nginx.start(options)
   end
   if options.upgrades then
     process.eventually(function () return self:master() end)   -- it listens before it writes that
+    local parent = "/proc/" .. self.process.pid
+    process.eventually(function () return not lfs.attributes(parent) end)
     self.process.pid = self:master()
   end
   return self

@@ -67,6 +67,19 @@ from %s import text_string_to_metric_families as families
 print(sum(len(f.samples) for f in families(sys.stdin.read())))']]):format(row[2], http, row[1]))
       assert.truthy((tonumber(count) or 0) > 100, count)
     end
+    assert.equal("# EOF\n", curl "-H 'Accept: application/openmetrics-text' http://@/metrics"
+      :match "\n([^\n]*\n)$")
+    assert.same({ "", 0 }, { running:stop() })
+  end)
+
+  it("has metrics that promtool finds nothing against", function ()
+    if select(2, process.output "command -v promtool") ~= 0 then
+      return pending "there is no promtool"   -- a server comes with it, for one test too much
+    end
+    start(FILE)
+    curl "-o /dev/null http://@/v1/check/openai"
+    assert.same({ "", 0 }, { process.output(("env -u LD_PRELOAD curl -s http://%s/metrics | " ..
+      "env -u LD_PRELOAD promtool check metrics"):format(http)) })
     assert.same({ "", 0 }, { running:stop() })
   end)
 

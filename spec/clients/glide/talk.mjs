@@ -35,4 +35,20 @@ const fifth = await ask(b, "ID", "job-1");
 console.log("fourth", fourth[0], fourth[1] === fifth[1] ? "same" : "another");
 console.log("release", await release(a, fourth[1], "FAIL"));
 console.log("release", await release(a, fourth[1], "FAIL"));
+
+// A grant that meets nobody who looks: the client has given up, and its connection is there.
+const held = async () => {
+  const look = await a.customCommand(["NEAP.SNAPSHOT", "one"]);
+  const at = look.findIndex((entry) => (entry.key ?? entry) === "leases");
+  return look[at].value ?? look[at + 1];
+};
+const sixth = await ask(a);
+await ask(c, "BLOCK", "800", "ID", "x", "TTL", "2000").catch(() => console.log("time-out"));
+await release(a, sixth[1], "OK");
+const orphan = await ask(c, "BLOCK", "800", "ID", "x", "TTL", "2000");
+const again = await ask(b, "ID", "x", "TTL", "2000");
+console.log("orphan", orphan[0], orphan[1] === again[1] ? "same" : "another", await held());
+const since = Date.now();
+while (await held() !== 0);
+console.log("taken back", Date.now() - since < 4000);
 process.exit(0);

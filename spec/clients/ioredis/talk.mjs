@@ -1,4 +1,7 @@
-import { Redis } from "ioredis";
+// ioredis, its older ones, or iovalkey, which came of it.
+const name = (process.env.PACKAGE ?? "ioredis").replace(/@.*/, "");
+const module = await import(name);
+const Redis = module.Redis ?? module.default;
 
 const [host, port] = process.argv.slice(2);
 const connect = (options) => new Redis({ host, port: Number(port), ...options });
@@ -32,4 +35,12 @@ const fifth = await ask(d, "ID", "job-1");
 console.log("fourth", fourth[0], fourth[1] === fifth[1] ? "same" : "another");
 console.log("release", await release(a, fourth[1], "FAIL"));
 console.log("release", await release(a, fourth[1], "FAIL"));
+
+const ears = connect();
+const heard = new Promise((resolve) => {
+  ears.on("pmessage", (pattern, channel) => channel === "neap:frail:open" && resolve(channel));
+});
+await ears.psubscribe("neap:*");
+await a.call("NEAP.REPORT", "frail", "FAIL");
+console.log("heard", await heard);
 process.exit(0);

@@ -2,7 +2,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "redis";
 
 const [host, port] = process.argv.slice(2);
-const connect = () => createClient({ socket: { host, port: Number(port) } }).connect();
+const connect = async () => {
+  const client = createClient({ socket: { host, port: Number(port) } });
+  await client.connect();
+  return client;
+};
 const ask = (who, ...words) => who.sendCommand(["NEAP.ACQUIRE", "one", ...words]);
 const release = (who, lease, how) => who.sendCommand(["NEAP.RELEASE", lease, how]);
 
@@ -37,4 +41,12 @@ const fifth = await ask(d, "ID", "job-1");
 console.log("fourth", fourth[0], fourth[1] === fifth[1] ? "same" : "another");
 console.log("release", await release(a, fourth[1], "FAIL"));
 console.log("release", await release(a, fourth[1], "FAIL"));
+
+const ears = await connect();
+const heard = new Promise((resolve) => {
+  ears.pSubscribe("neap:*", (message, channel) => {
+    if (channel === "neap:frail:open") resolve(channel);
+  }).then(() => a.sendCommand(["NEAP.REPORT", "frail", "FAIL"]));
+});
+console.log("heard", await heard);
 process.exit(0);

@@ -43,3 +43,12 @@ fifth = ask(impatient, "ID", "job-1")
 print("fourth", fourth[0], "same" if fourth[1] == fifth[1] else "another")
 print("release", a.execute_command("NEAP.RELEASE", fourth[1], "FAIL"))
 print("release", a.execute_command("NEAP.RELEASE", fourth[1], "FAIL"))
+
+ears = client().pubsub()
+ears.psubscribe("neap:*")
+ears.get_message(timeout=10)   # that it does
+a.execute_command("NEAP.REPORT", "frail", "FAIL")
+for message in ears.listen():
+    if message["channel"] == "neap:frail:open":
+        print("heard", message["channel"])
+        break
