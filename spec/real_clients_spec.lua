@@ -74,11 +74,12 @@ describe("a client of another language", function ()
       end
       local worker = process.worker(POLICY)
       local source = process.output "pwd":match "[^\n]+" .. "/spec/clients/" .. client
-      local own = ("%s/clients/%s"):format(BUILD, title)
+      local own, other = ("%s/clients/%s"):format(BUILD, title), ""
+      if package then other = "PACKAGE=" .. package end
       local said, status = process.output(("env -u LD_PRELOAD -u NEAP_BUILD sh -c '" ..
         "mkdir -p %s && cd %s && SOURCE=%s %s timeout 600 %s/run 127.0.0.1 %s 2>errors || " ..
-        "{ cat errors; exit 1; }'"):format(own, own, source, package and "PACKAGE=" .. package or "",
-        source, worker.port))
+        "{ cat errors; exit 1; }'"):format(own, own, source, other, source,
+        worker.port))
       assert.same({ SEEN .. more, 0 }, { said:match "^ping %w+\n(.*)" or said, status })
       stop(worker)
     end)

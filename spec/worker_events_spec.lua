@@ -1,4 +1,6 @@
 --- The worker's events: how they are folded, and how Redis' clients hear of them.
+---
+---     NEAP_EVENTS=1000000   a worker tells so many to one that never reads
 local ffi = require "ffi"
 local cjson = require "cjson"
 local socket = require "socket"
@@ -10,10 +12,14 @@ local seed = require "spec.seed"
 local worker = require "neap.worker"
 
 local MS = 1000000LL
+local EVENTS = tonumber(os.getenv "NEAP_EVENTS")
 
 local FILE = [[
 policy "api" { limits = { rps = "10/s burst 2" } }
 policy "pool" { limits = { calls = "1 in flight" }, lease = { ttl = "5s" } }
+]]
+local FRAIL = [[
+policy "frail" { limits = { rps = "10/s" }, breaker = { trip = "5 consecutive" } }
 ]]
 local USERS = [[
 user "ear" { password = "e", allow = "events" }
@@ -388,6 +394,40 @@ describe("an event is heard", function ()
     local said, status = client:finish()
     assert.matches("^pmessage neap:pool:%* neap:pool:expired {.*}\n$", said)
     assert.equal(0, status)
+    assert.same({ "", 0 }, { running:stop() })
+  end)
+
+  it("until it is cut by one that never reads, and the worker grows by no more", function ()
+    if not EVENTS then return pending "takes a minute: ./spec/run soak worker_events" end
+    running:stop()
+    running = process.worker(FRAIL, nil, "--virtual-clock")
+    local function memory()
+      local file = assert(io.open("/proc/" .. running.pid .. "/status"))
+      local kb = file:read "*a":match "VmRSS:%s+(%d+)"
+      file:close()
+      return tonumber(kb)
+    end
+    local deaf, peer = process.dial(running.address), process.dial(running.address)
+    assert.equal("psubscribe", deaf:ask("PSUBSCRIBE", "neap:*")[1])
+    local clock, told, before, largest = 0, 0, memory(), 0
+    repeat   -- ten a second of each kind are told
+      local lines = {}
+      for i = 1, 1000 do
+        clock = clock + 100
+        lines[i] = ("DEBUG CLOCK %d000000\r\nNEAP.BREAKER frail OPEN 60000\r\n"
+          .. "NEAP.BREAKER frail CLOSE\r\n"):format(clock)
+      end
+      peer:say(table.concat(lines))
+      for _ = 1, 1000 do
+        assert.same({ "OK", "open", "closed" }, { peer:receive(), peer:receive(), peer:receive() })
+      end
+      told, largest = told + 2000, math.max(largest, memory())
+    until told >= EVENTS
+    print(("# %d events; grew by %d kB"):format(told, largest - before))
+    assert.matches("^warning cut%-off client=%d+ reason=", running:line())
+    assert.is_true(largest - before > 8000 and largest - before < 40000, largest - before)
+    assert.matches("\nconnected_clients:1\r\n", peer:ask "INFO")
+    peer:hang_up()
     assert.same({ "", 0 }, { running:stop() })
   end)
 end)
