@@ -24,13 +24,6 @@ int waitpid(int pid, int *status, int options);
 int kill(int pid, int number);
 int getpid(void);
 char *strerror(int number);
-
-int fork(void);
-int pipe(int *ends);
-ssize_t write(int fd, const void *data, size_t size);
-int close(int fd);
-long sysconf(int name);
-void _exit(int status);
 extern char **environ;
 
 struct neap_timeval { long sec, usec; };
@@ -55,6 +48,7 @@ struct neap_hiredis_reply_1 {
 int isatty(int fd);
 int pipe(int ends[2]);
 int fork(void);
+long sysconf(int name);
 void _exit(int status);
 int open(const char *path, int flags, ...);
 int fchmod(int fd, unsigned mode);

@@ -1,10 +1,11 @@
 --- What a simulation says, as text.
+local notation = require "neap.notation"
 local plot = require "neap.plot"
 local runs = require "neap.sim.runs"
 local tally = require "neap.sim.tally"
 
 local ipairs, pairs, unpack = ipairs, pairs, unpack
-local abs, max = math.abs, math.max
+local abs, floor, max = math.abs, math.floor, math.max
 local concat, sort = table.concat, table.sort
 
 local report = {}
@@ -133,6 +134,8 @@ function report.against(title, names, this, other)
     .. names[1] .. " " .. told_of(this) .. names[2] .. " " .. told_of(other)
 end
 
+local function clock(s) return notation.format_duration(floor(s * 10 + 0.5) * 1e8) end
+
 local SHOWN = { "offered", "granted", "good" }
 
 --- How it went by time, for a terminal.
@@ -147,7 +150,7 @@ function report.plot(result, across)
     series[i] = { name = name .. ", a second", x = x, y = result.series[name], stair = true }
   end
   return concat(plot.lines(series, { width = across, height = 4,
-    to = result.bins * result.bin_s, x_text = function (x) return duration(x) end,
+    to = result.bins * result.bin_s, x_text = clock,
     y_text = function (y) return ("%.4g"):format(y) end }), "\n") .. "\n"
 end
 
