@@ -117,6 +117,32 @@ openai.limits.requests
 ]] })
   end)
 
+  it("copies what is declared, for those who may know it", function ()
+    worker:stop()
+    worker = process.worker(POLICY .. [[
+      user "ops" { password = "pw", allow = "admin read acquire" }
+      user "page" { password = "pw", allow = "read" }
+    ]])
+    local function copied(user)
+      return (process.output(([[NEAP_PASSWORD=pw %s console --user %s %s -c 'copy(shared, %s)']])
+        :format(BIN, user, worker.address, '{ tenant = "42" }')))
+    end
+    local by = process.dial(worker.address)
+    by:ask("AUTH", "ops", "pw")
+    by:ask("NEAP.ACQUIRE", "shared", "BY", "tenant", "42")
+    by:hang_up()
+    assert.equal([[
+shared, a copy
+  requests         10/d         9 of 10
+  tenant.requests  2/d burst 1  by key
+]], copied "ops")
+    assert.equal("shared, a copy\n  requests  10/d  9 of 10\n", copied "page")
+    local text = process.output(([[NEAP_PASSWORD=pw %s console --user ops %s -c '%s']]):format(BIN,
+      worker.address, 'w = copy(shared, { tenant = "42" }) return why(w, { tenant = "42" })'))
+    assert.equal("tenant.requests: needs 1 of 1, has 0; free in 12h; at 12h\n", text)
+    peer = process.dial(worker.address)
+  end)
+
   it("tells events as they come", function ()
     screen = terminal.start({ BIN, "console", worker.address },
       { XDG_STATE_HOME = process.unused_path() })

@@ -8,8 +8,11 @@
 ---     > w = whatif(openai, { requests = "500/min burst 40" })
 ---     > tail "openai"                   events, until Ctrl-C
 ---
---- A copy is made of what NEAP.SNAPSHOT says: the policy's own limits and what is left of them.
---- Scopes, queues and breakers are not said there in full, so a copy has none.
+---
+--- A copy is what the worker has declared (NEAP.POLICY GET), as used up as NEAP.SNAPSHOT says. Of
+--- whom it does not tell what is declared, the copy has the policy's own limits alone, which a
+--- snapshot has, too.
+local amend = require "neap.cli.amend"
 local explain = require "neap.cli.explain"
 local json = require "cjson"
 local notation = require "neap.notation"
@@ -244,15 +247,20 @@ local function declared_of(state)
   return { name = state.policy, doc = state.doc, limits = limits, costs = {} }
 end
 
---- A copy of a policy's limits, here, as used up as they are there, in time that stands until
---- `advance`: w = copy "openai", then try(w), plot(w, "1m").
-function VERBS.copy(self, what)
-  local state = self:state(name_of(what))
-  local made = self.bench:add(declared_of(state))
-  for _, limit in ipairs(state.limits) do
-    local twin = made.limits[limit.name]
-    if twin and limit.capacity >= 0 then
-      views.use_up(self.bench, twin, limit.capacity - limit.available)
+--- A copy of a policy, here, as used up as it is there, in time that stands until `advance`: w =
+--- copy "openai", then try(w), plot(w, "1m"). What a key has used is copied when it is said: copy(
+--- "openai", { tenant = "42" }). Who waits there does not wait here.
+function VERBS.copy(self, what, by)
+  local name = name_of(what)
+  local state = self:state(name, by)
+  local made = self.bench:add(amend.declared(self, name) or declared_of(state))
+  for _, list in ipairs { state.limits, state.by or {} } do
+    for _, limit in ipairs(list) do
+      local twin, key = made.limits[limit.name], nil
+      if twin and twin.keyed then key = (by or {})[limit.name:match "^(.-)%."] end
+      if twin and limit.capacity >= 0 and (key ~= nil or not twin.keyed) then
+        views.use_up(self.bench, twin, limit.capacity - limit.available, key)
+      end
     end
   end
   made.name = made.name .. ", a copy"

@@ -243,7 +243,7 @@ function editor:line(prompt)
   self.library.el_set(self.el, EL_PREP_TERM, ffi.cast("int", 1))
   local line = self.library.el_gets(self.el, count)
   if line == nil or count[0] <= 0 then
-    io.stdout:write(self.interrupted and "^C\n" or "\n")
+    io.stdout:write(self.interrupted and not self.gone and "^C\n" or "\n")
     return nil, self.gone or not self.interrupted
   end
   return (ffi.string(line, count[0]):gsub("\n$", ""))

@@ -6,6 +6,7 @@
 ---       calls     64 in flight       64 of 64
 ---     > openai.limits.requests
 ---     requests: 500/min burst 60, has 12 of 60
+local amend = require "neap.cli.amend"
 local columns = require "neap.cli.columns"
 local explain = require "neap.cli.explain"
 local notation = require "neap.notation"
@@ -167,11 +168,9 @@ local function more_of(self)
 end
 
 function Policy:__tostring()
-  local lines = { self.name .. (self.doc and ": " .. self.doc or "") }
-  if self.limits[1] then lines[2] = tostring(self.limits) end
-  local more = more_of(self)
-  if more[1] then lines[#lines + 1] = views.columns(more) end
-  return concat(lines, "\n")
+  local head, rows = self.name .. (self.doc and ": " .. self.doc or ""), rows_of(self.limits)
+  for _, row in ipairs(more_of(self)) do rows[#rows + 1] = row end
+  return rows[1] and head .. "\n" .. views.columns(rows) or head
 end
 
 --- A policy on a bench. Its verbs are the prompt's: openai:try { input = 900 }.
@@ -213,41 +212,20 @@ function views.is_policy(x) return type(x) == "table" and getmetatable(x) == Pol
 
 -- ---- what if ----------------------------------------------------------------------------------
 
-local function changed(declared, limits)
-  if type(limits) ~= "table" then
-    error('whatif: limits expected, as in { requests = "200/min" }, got ' .. show.value(limits), 0)
-  end
-  local copy, known, names = {}, {}, {}
-  for name, value in pairs(declared) do copy[name] = value end
-  copy.limits = {}
-  for i, entry in ipairs(declared.limits or {}) do
-    local text = limits[entry.name]
-    known[entry.name], names[i] = true, entry.name
-    local value, problem = entry.notation, nil
-    if text ~= nil then value, problem = notation.limit(text) end
-    if not value then
-      error(("%s = '%s': %s"):format(entry.name, notation.show(tostring(text), 80), problem), 0)
-    end
-    copy.limits[i] = { name = entry.name, notation = value, text = notation.format(value),
-      on_change = entry.on_change }
-  end
-  for name in pairs(limits) do
-    if not known[name] then
-      error(notation.suggest(("policy '%s' has no limit '%s'"):format(declared.name,
-        notation.show(tostring(name))), tostring(name), names), 0)
-    end
-  end
-  return copy
-end
-
 --- Spend so much of a limit, for good.
 ---@param bench neap.Bench
 ---@param limit neap.cli.Limit
 ---@param used number
-function views.use_up(bench, limit, used)
-  used = min(used, limit:capacity())
+---@param key? string|integer   of a limit by key: whose
+function views.use_up(bench, limit, used, key)
+  used = min(used, limit:capacity(key))
   if used <= 0 or used >= 2 ^ 53 then return end
-  local permit = limit.limiter:try_acquire(used)
+  local permit
+  if key ~= nil then
+    permit = limit.limiter:try_acquire(key, used)
+  else
+    permit = limit.limiter:try_acquire(used)
+  end
   if permit then bench.copied[#bench.copied + 1] = permit end   -- what is in flight stays so
 end
 
@@ -257,7 +235,10 @@ end
 ---@param limits table<string, string>  by name, in the notation
 ---@return neap.cli.Policy
 function views.what_if(bench, policy, limits)
-  local copy = bench:add(changed(policy.opened.declared, limits))
+  if type(limits) ~= "table" then
+    error('whatif: limits expected, as in { requests = "200/min" }, got ' .. show.value(limits), 0)
+  end
+  local copy = bench:add(amend.with(policy.opened.declared, limits))
   copy.name = policy.opened.name .. ", what if"
   for _, limit in ipairs(policy.limits) do
     local twin = copy.limits[limit.label]
