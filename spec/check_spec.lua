@@ -103,7 +103,7 @@ describe("neap check", function ()
   end)
 
   -- What nobody means to write, and the limit that each runs into.
-  for name, limit in pairs {
+  local RUNAWAYS = {
     loop = "loop.lua:[34]: stopped after ",
     protected = "protected.lua:[23]: stopped after ",
     bottomless = "bottomless.lua:[345]: stopped after ",
@@ -112,7 +112,9 @@ describe("neap check", function ()
     finaliser = "finaliser.lua:2:15: 'newproxy' is not available in a policy file",
     pattern = "pattern.lua:2: stopped at a call that could take more than 10 million steps",
     memory = "memory.lua:4: stopped at a string or table of more than 256 KB",
-  } do
+  }
+
+  for name, limit in pairs(RUNAWAYS) do
     it("stops, and names the file and the limit: " .. name, function ()
       local out, err, status = neap("check", FIXTURES .. name .. ".lua")
       assert.same({ "", 1 }, { out, status })
@@ -122,6 +124,29 @@ describe("neap check", function ()
         or err:find "after 2 seconds: a", err)
     end)
   end
+
+  it("stops them all within 3 s of the processor's time and 128 MB each", function ()
+    if BIN:find "san" then return pending "sanitizers need more" end
+    local words = { quoted(BIN) }
+    for name in pairs(RUNAWAYS) do words[#words + 1] = quoted(FIXTURES .. name .. ".lua") end
+    local pipe = assert(io.popen([[/usr/bin/python3 -c '
+import resource, subprocess, sys
+spent = 0
+for path in sys.argv[2:]:
+    status = subprocess.run([sys.argv[1], "check", path], stderr=subprocess.DEVNULL).returncode
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(status, round(used.ru_utime + used.ru_stime - spent, 3), used.ru_maxrss, path)
+    spent = used.ru_utime + used.ru_stime
+' ]] .. table.concat(words, " ")))
+    local count = 0
+    for line in pipe:lines() do
+      local code, seconds, kb = line:match "^(%d+) (%S+) (%d+) "
+      count = count + 1
+      assert.is_true(code == "1" and tonumber(seconds) < 3 and tonumber(kb) < 131072, line)
+    end
+    pipe:close()
+    assert.equal(8, count)
+  end)
 
   it("accepts what run refuses, which says so", function ()
     local path = written 'policy "p" { limits = { a = "1/s fixed" } }'

@@ -64,7 +64,9 @@ describe("a worker's life", function ()
     assert.is_nil((socket.connect("127.0.0.1", worker.address:match "%d+$")))
     assert.equal("SHED", holder:ask("NEAP.ACQUIRE", "api")[1])
     assert.equal(1, holder:ask("NEAP.RELEASE", lease))
+    local since = socket.gettime()
     assert.same({ "notice draining held=1\ninfo stopped\n", 0 }, { worker:finish() })
+    assert.truthy(socket.gettime() - since < (STOP_S and 1 or 20))   -- not 30
   end)
 
   it("waits for those who hold no longer than it was told, or than is asked twice", function ()
