@@ -2,7 +2,7 @@
 --- formed, then damaged, in pieces, by clients that hang up or do not. Whatever they were: the
 --- worker lives, answers others, holds nothing for those who left, and does not grow.
 ---
----     NEAP_SECONDS=600   so long, instead of 300 streams. It is meant for a build with sanitizers
+---     NEAP_SECONDS=600   so long, instead of 5,000 streams. It is meant for a build with sanitizers
 local lfs = require "lfs"
 local process = require "spec.process"
 local seed = require "spec.seed"
@@ -12,7 +12,7 @@ local concat, random = table.concat, math.random
 
 local BIN = (os.getenv "NEAP_BUILD" or "build") .. "/bin/neap"
 local SECONDS = tonumber(os.getenv "NEAP_SECONDS")
-local STREAMS, CROWD, LOOK_EVERY = 300, 30, 50
+local STREAMS, CROWD, LOOK_EVERY = 5000, 30, 50
 local GROWTH_KB = 16 * 1024   -- what a worker may grow by once it is warm
 local FREED_KB = 8 * 1024     -- what a sanitizer may keep of freed memory
 
