@@ -29,7 +29,7 @@ local virtual = require "neap.worker.virtual"
 local error, ipairs, tonumber = error, ipairs, tonumber
 
 local WAITERS_MAX = 2 ^ 18      -- parked callers and leases at once; 32 MB when all are used
-local CLIENTS_MAX = 10000
+local CLIENTS_MAX = 2 ^ 14     -- or as many as it may have descriptors
 local KEYS_MAX = 2 ^ 22         -- of CL.THROTTLE and GCRA; 84 MB when all are used
 local SLACK_NS = 20000          -- see neap.runtime.ev
 local BATCH = 256

@@ -144,8 +144,13 @@ int main(int argc, char **argv)
 		if (i % 64 == 63)
 			ping(watcher);   /* it has seen those: they stand in this order */
 	}
-	while (waiting(watcher) < count)
+	for (int tries = 0; waiting(watcher) < count; tries++) {
+		if (tries == PATIENCE_MS) {
+			errno = ETIMEDOUT;
+			fail("not all wait");
+		}
 		usleep(1000);
+	}
 	long after = memory(argv[4]);
 	for (int i = 0; i < PINGS; i++)
 		ping(watcher);
