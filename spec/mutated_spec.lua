@@ -2,7 +2,7 @@
 --- formed, then damaged, in pieces, by clients that hang up or do not. Whatever they were: the
 --- worker lives, answers others, holds nothing for those who left, and does not grow.
 ---
----     NEAP_SECONDS=600   so long, instead of 5,000 streams. It is meant for a build with sanitizers
+---     NEAP_SECONDS=600   so long, instead of 5,000 streams; meant for a build with sanitizers
 local lfs = require "lfs"
 local process = require "spec.process"
 local seed = require "spec.seed"

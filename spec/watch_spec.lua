@@ -1,11 +1,21 @@
---- A hook that does not come back is noticed, and named.
+--- A hook that does not come back is noticed, and named. A machine may stop a program in the midst
+--- of a quick one, which is then as late as a slow one: the programs here take the time themselves.
 local watch = require "neap.policy.watch"
 
 -- What a program in Lua says, run by another one or not, and its exit status as the shell has it.
 local function lua(text, by)
   local path = os.tmpname()
   local file = assert(io.open(path, "w"))
-  file:write('local watch = require "neap.policy.watch"\n', text)
+  file:write([[
+    local C = require "neap.engine"
+    local watch = require "neap.policy.watch"
+    --- Call it: did the watch look more than once meanwhile?
+    local function took(late_ms, hook)
+      local since = C.neap_loop_now(nil)
+      hook()
+      return C.neap_loop_now(nil) - since >= late_ms / 8 * 1e6
+    end
+    ]], text)
   file:close()
   local command = ("bash -c 'ulimit -c 0; %s luajit %s' 2>&1; echo $?"):format(by or "", path)
   local pipe = assert(io.popen(command))
@@ -29,16 +39,16 @@ describe("a watched hook", function ()
 
   it("is not late before it is called, nor after", function ()
     local said, status = lua [[
-      local over = watch { late = "2ms", dead = "20ms" }
+      local over = watch { late = "2ms", dead = "100ms" }
       local function idle()
-        local until_s = os.clock() + 0.1
+        local until_s = os.clock() + 0.2
         while os.clock() < until_s do end
       end
       idle()
-      over:over("p", "open", function () end)()
+      local slow = took(2, over:over("p", "open", function () end))
       idle()
-      os.exit(over:late())]]
-    assert.same({ "", 0 }, { said, status })
+      os.exit(over:late() <= (slow and 1 or 0) and 0 or 1)]]
+    assert.equal(0, status, said)
   end)
 
   it("may call another one", function ()
@@ -56,17 +66,21 @@ describe("a watched hook", function ()
     local said, status = lua [[
       local over = watch { late = "5ms", dead = "1h" }
       local quick = over:over("p", "limit", function () end)
-      for _ = 1, 1e5 do quick() end
+      local stops = 0
+      for _ = 1, 1e5 do
+        if took(5, quick) then stops = stops + 1 end
+      end
+      local before = over:late()
+      assert(before <= stops, "a quick one was late")
       local slow = over:over("ope\27nai", "open", function ()
-        while over:late() == 0 do end
+        while over:late() == before do end
         return "back"
       end)
-      print(select(2, slow()), over:late())
+      print(select(2, slow()), over:late() - before)
       over:close()]]
-    assert.equal(0, status)
-    local line, rest = said:match "^([^\n]*)\n(.*)$"
-    assert.matches("^neap: hook 'open' of policy 'ope\\27nai' has not returned for %d+ ms$", line)
-    assert.equal("back\t1\n", rest)
+    assert.equal(0, status, said)
+    assert.matches("neap: hook 'open' of policy 'ope\\27nai' has not returned for %d+ ms\n"
+      .. "back\t1\n$", said)
   end)
 
   it("is not late for having been stopped with its process", function ()
