@@ -259,6 +259,16 @@ void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now)
 	while (!neap_word_swap(&g->tat, &tat, level));
 }
 
+void neap_gcra_full_at(struct neap_gcra *g, neap_ns at)
+{
+	assert(at >= 0);
+	g->held = 0;
+	int64_t level = clock_at(g, at < neap_horizon ? at : neap_horizon), tat;
+	do
+		tat = neap_word_free(&g->tat, g->robust);
+	while (!neap_word_swap(&g->tat, &tat, level));
+}
+
 void neap_gcra_hold(struct neap_gcra *g, int64_t tokens, neap_ns until, neap_ns now)
 {
 	assert(tokens >= 0 && now >= 0 && now < neap_horizon);

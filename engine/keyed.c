@@ -54,7 +54,7 @@ struct own {
 
 /* Up to here a word is as good as none: a rate's when it is full again, permits when none is out, one
  * that is the caller's when it is past. */
-static int64_t clock_of(const struct neap_limiter *l, neap_ns now)
+int64_t neap_word_clock(const struct neap_limiter *l, neap_ns now)
 {
 	return l->kind == NEAP_GCRA ? neap_gcra_clock(&l->as.gcra, now)
 	       : l->kind == NEAP_PAUSE ? now : 0;
@@ -64,7 +64,7 @@ static int64_t clock_of(const struct neap_limiter *l, neap_ns now)
  * whoever did is charged exactly, and has its place. */
 static int64_t clock_before(const struct neap_limiter *l, neap_ns now)
 {
-	return clock_of(l, now > 0 ? now - 1 : 0);
+	return neap_word_clock(l, now > 0 ? now - 1 : 0);
 }
 
 struct neap_limiter *neap_keyed_own(const struct neap_keyed *k, uint64_t key)
@@ -84,7 +84,7 @@ const struct neap_limiter *neap_keyed_shared(const struct neap_keyed *k)
 static int64_t carried(const struct neap_keyed *k, int64_t word)
 {
 	struct neap_limiter was = k->was;
-	if (word <= clock_of(&was, k->changed))
+	if (word <= neap_word_clock(&was, k->changed))
 		return 0;
 	*neap_face_word(&was) = word;
 	return neap_gcra_carry(&was.as.gcra, &k->like.as.gcra, k->keep, k->changed);
@@ -105,9 +105,9 @@ static int carry(struct neap_keyed *k, uint64_t key, int64_t word, int64_t clock
 	return 1;
 }
 
-/* Carry a few over. */
-static void carry_some(struct neap_keyed *k, int64_t clock)
+void neap_keyed_carry_some(struct neap_keyed *k, neap_ns now)
 {
+	int64_t clock = clock_before(&k->like, now);
 	uint64_t key;
 	int64_t word;
 	int found = neap_keys_next(k->old, &k->cursor, &key, &word);
@@ -130,13 +130,13 @@ static void carry_some(struct neap_keyed *k, int64_t clock)
 /* The word that the old table has for a key, or NULL. */
 static int64_t *old_word(struct neap_keyed *k, uint64_t key)
 {
-	return k->old ? neap_keys_find(k->old, key, clock_of(&k->was, k->changed)) : NULL;
+	return k->old ? neap_keys_find(k->old, key, neap_word_clock(&k->was, k->changed)) : NULL;
 }
 
 /* How many of the old table will be alive when they are carried over. */
 static int64_t count_old(const struct neap_keyed *k, neap_ns now)
 {
-	int64_t count = 0, word, clock = clock_of(&k->like, now);
+	int64_t count = 0, word, clock = neap_word_clock(&k->like, now);
 	uint64_t cursor = 0, key;
 	for (int found; (found = neap_keys_next(k->old, &cursor, &key, &word)) >= 0;)
 		count += found && carried(k, word) > clock;
@@ -194,7 +194,7 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 	neap_ns idle_at;
 	if (how != NEAP_LOOK && k->old) {
 		int stays = old && !carry(k, key, *old, f->clock);
-		carry_some(k, f->clock);
+		neap_keyed_carry_some(k, now);
 		old = stays ? old_word(k, key) : NULL;
 	}
 	struct neap_held *held = held_of(k, key, now, how);
@@ -218,7 +218,7 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 			neap_keys_touch(k->keys, f->word);
 		return &f->limiter;
 	}
-	f->clock = clock_of(&k->like, now);   /* who is as good as new by now makes room first */
+	f->clock = neap_word_clock(&k->like, now);   /* who is as good as new by now makes room first */
 	if (!neap_keys_room(k->keys, key, f->clock, &least, &idle_at)) {
 		k->shares += k->full == NEAP_SHARED && how == NEAP_WANT;
 		k->refused += k->full != NEAP_SHARED && how == NEAP_WANT;
@@ -233,7 +233,7 @@ struct neap_limiter *neap_keyed_face(struct neap_face *f, struct neap_keyed *k, 
 /* ---- the limiter itself ---- */
 
 /* Permits that are out come back, to those who hold them: a key is not forgotten before that. */
-static struct neap_keys *table_for(const struct neap_keyed *k)
+struct neap_keys *neap_keyed_table(const struct neap_keyed *k)
 {
 	struct neap_keys *keys = neap_keys_open(k->count_max, k->secret);
 	if (k->like.kind == NEAP_SEMAPHORE)
@@ -275,7 +275,7 @@ struct neap_keyed *neap_keyed_open(const struct neap_limiter *like, int64_t coun
 	k->shared = k->like;
 	*neap_face_word(&k->like) = 0;
 	*neap_face_word(&k->shared) = 0;
-	k->keys = table_for(k);
+	k->keys = neap_keyed_table(k);
 	if (!k->keys) {
 		neap_keyed_close(k);
 		return NULL;
@@ -311,14 +311,14 @@ int neap_keyed_change(struct neap_keyed *k, const struct neap_limiter *like, int
 		k->like = fresh;
 		return NEAP_OK;
 	}
-	struct neap_keys *keys = table_for(k);
+	struct neap_keys *keys = neap_keyed_table(k);
 	if (!keys)
 		return NEAP_ENOMEM;
 	k->cursor = 0;
 	k->left = 0;
 	if (k->old)
 		do
-			carry_some(k, clock_before(&k->like, now));
+			neap_keyed_carry_some(k, now);
 		while (k->old && k->cursor);
 	if (k->old) {   /* some have no place yet */
 		neap_keys_close(keys);
@@ -426,7 +426,7 @@ int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now)
 	}
 	if (k->old)
 		count += count_old(k, now);
-	return k->keys ? count + neap_keys_count(k->keys, clock_of(&k->like, now)) : count;
+	return k->keys ? count + neap_keys_count(k->keys, neap_word_clock(&k->like, now)) : count;
 }
 
 void neap_keyed_forget(struct neap_keyed *k, uint64_t key)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* keyed.h - a limit for every key, from the inside. Private to keyed.c and faces.c. */
+/* keyed.h - a limit for every key, from the inside. Private to keyed.c, faces.c and
+ * words.c. */
 #ifndef NEAP_KEYED_H
 #define NEAP_KEYED_H
 
@@ -26,5 +27,13 @@ struct neap_keyed {
 	uint64_t cursor;          /* in 'old' */
 	int32_t left;             /* 1: somebody before the cursor found no place */
 };
+
+/* Up to here a word is as good as none. */
+int64_t neap_word_clock(const struct neap_limiter *l, neap_ns now);
+/* An empty table as it is to have. */
+struct neap_keys *neap_keyed_table(const struct neap_keyed *k);
+/* Carry a few words over from the old table, which there is; when the cursor is 0 then, and there is
+ * one still, that was all that have a place. */
+void neap_keyed_carry_some(struct neap_keyed *k, neap_ns now);
 
 #endif

@@ -84,6 +84,9 @@ int64_t neap_gcra_available(const struct neap_gcra *g, neap_ns now);
 
 /* Set what is available at 'now': 0 empties, burst fills. 'tokens' in [0, burst] or clamped. */
 void neap_gcra_fill(struct neap_gcra *g, int64_t tokens, neap_ns now);
+/* As one that is full again at 'at', an instant as _when answers it for the whole burst: so what is
+ * left of one limit goes over to another of the same rate. Holds nothing. */
+void neap_gcra_full_at(struct neap_gcra *g, neap_ns at);
 
 /* Until 'until' at most 'tokens' (>= 0) go, or as many as there are at 'now'. Nothing flows in
  * meanwhile; at 'until' all of that is there at once, up to the burst. Again while it is held: as if
@@ -670,6 +673,19 @@ void neap_keyed_idle(struct neap_keyed *k, neap_ns idle_ns);
  * are out; NEAP_ERANGE: not so many are this process's to give back. */
 int64_t neap_keyed_word(struct neap_keyed *k, uint64_t key, int64_t clock);
 int neap_keyed_swap(struct neap_keyed *k, uint64_t key, int64_t clock, int64_t from, int64_t to);
+/* Another bound on the keys that are alive; those that are stay as they are, even if they are more.
+ * NEAP_ENOMEM, NEAP_EFULL as _change, and then nothing is done. Say _touch to the engine. */
+int neap_keyed_bound(struct neap_keyed *k, int64_t count_max, neap_ns now);
+/* What a table is written down as, and made again from: how long until a rate is full again, in ns, or
+ * how many permits are out. */
+struct neap_word { uint64_t key; int64_t left; };
+/* The next of those that are not as good as new, up to 'max' (from 1), in no order; *cursor 0 first.
+ * Their number, which may be 0, or -1: that was all. So a large table is walked a bit at a time;
+ * changes meanwhile are met or not. Keys with limiters of their own, or that are held, are not. */
+int64_t neap_keyed_walk(struct neap_keyed *k, uint64_t *cursor, neap_ns now, struct neap_word *out,
+			int64_t max);
+/* Make a key, which has no limiter of its own, like that. NEAP_EFULL: there is no room for it. */
+int neap_keyed_put(struct neap_keyed *k, uint64_t key, int64_t left, neap_ns now);
 /* How many keys are alive, those with limiters of their own and those that are held included. Walks
  * the table. */
 int64_t neap_keyed_count(struct neap_keyed *k, neap_ns now);
@@ -1077,6 +1093,9 @@ int neap_service_tell(const char *socket, const char *text, size_t size);
 int neap_service_is(int fd, uint64_t device, uint64_t inode);
 /* The number of this process. */
 int64_t neap_service_process(void);
+/* A number that is another when the file at this path is, or has another size or time. 0: there is
+ * none. */
+int64_t neap_service_stamp(const char *path);
 /* ==== end of service ==== */
 
 /* ==== ring 2: wait, for threads that block ============================================== */
