@@ -152,7 +152,7 @@ local function override(self, overrides, count, level)
       if self.segment and leaf.kind ~= C.NEAP_PAUSE then
         leaf = self.segment:leaf(limits_of.name_there(self.name, i, key), leaf, level + 1)
       end
-      self.owned[#self.owned + 1] = { leaf, log }
+      self.owned[#self.owned + 1] = { leaf, log, hash = hash, value = value, table = i }
       if C.neap_keyed_set(self.tables[i], hash, leaf) ~= C.NEAP_OK then
         error("per_key: no memory for the limits of " .. what, level + 1)
       end

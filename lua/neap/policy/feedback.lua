@@ -241,7 +241,9 @@ end
 
 --- What a policy needs for all this, once it is built.
 ---@package
-function feedback.begin(self, guard)
+---@param guard function?
+---@param from neap.LivePolicy?  the policy before this one
+function feedback.begin(self, guard, from)
   local declared = self.declared
   self.hooks, guard = {}, guard or unwatched
   for event, hook in pairs(declared.on or {}) do
@@ -251,7 +253,8 @@ function feedback.begin(self, guard)
   self.guess = hook and guard(self.name, "estimate", hook.fn)
   self.throttling = set_of(declared.backoff and declared.backoff.on)
   self.failing = declared.breaker and declared.breaker.on and set_of(declared.breaker.on)
-  self.state, self.backing_off, self.adapting = "closed", false, {}
+  self.state = from and self.breaker and from.breaker and from.state or "closed"
+  self.backing_off, self.adapting = self.backoff ~= nil and from ~= nil and from.backing_off, {}
   if self.backoff then self.backoff.declared = declared.backoff end
   for _, limit in ipairs(self.limits) do
     if limit.limiter.learn then
@@ -262,6 +265,15 @@ function feedback.begin(self, guard)
     end
   end
   self.watched = self.breaker ~= nil or self.backoff ~= nil or self.adapting[1] ~= nil
+end
+
+--- The same policy, read anew: only its hooks are others.
+---@package
+---@param declared neap.policy  the same but for hooks
+---@param guard function?
+function feedback:renew(declared, guard)
+  self.declared, self.doc = declared, declared.doc
+  feedback.begin(self, guard, self)
 end
 
 return feedback

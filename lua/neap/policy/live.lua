@@ -22,7 +22,6 @@ local key = require "neap.key"
 local limiter = require "neap.limiter"
 local notation = require "neap.notation"
 local parts = require "neap.policy.parts"
-local queue = require "neap.queue"
 local runtime = require "neap.runtime"
 local stats = require "neap.stats"
 
@@ -33,8 +32,6 @@ local band, bor, lshift = bit.band, bit.bor, bit.lshift
 local stats_t, waits_t = ffi.typeof "struct neap_stats", ffi.typeof "struct neap_waits"
 local costs_t = ffi.typeof "int64_t[8]"
 local answer = ffi.new "struct neap_answer"
-local OVERFLOW = { refuse = "reject", ["drop oldest"] = "drop_oldest",
-  ["drop lowest"] = "drop_lowest" }
 local WAITS = { timeout = true, deadline = true, priority = true }
 
 ---@class neap.LivePolicy
@@ -197,6 +194,7 @@ end
 ---@return boolean
 function live:sheds(priority)
   local shed = self.shed
+  if self.crowded and self.queue:len() >= self.queue.places then return true end
   return shed ~= nil and priority < shed.keep and self.queue:len() > shed.above
 end
 
@@ -409,12 +407,10 @@ local function costs_of(self, declared)
   if #self.costs < C.NEAP_COSTS then self.ones[#self.costs] = 1 end   -- what is always asked
 end
 
-local function open_queue(self, declared)
+local function open_queue(self, declared, from, waiting)
   local given = declared.queue
   if not given then return end
-  self.queue = stats.hide(queue(self:variant(0), { capacity = given.max, name = self.name,
-    overflow = OVERFLOW[given.overflow or "refuse"],
-    ageing = given.ageing_ns and given.ageing_ns / 1e9 }))
+  self.queue, self.crowded = parts.queue(self:variant(0), given, from, waiting)
   self.variants[0].room = self.queue.room
   self.timeout_ns, self.fair = given.timeout_ns, given.fair
   if self.fair then self.names[self.fair] = true end
@@ -430,12 +426,15 @@ local function build(declared, options)
   local self = setmetatable({
     name = declared.name, doc = declared.doc, declared = declared, file = options.file,
     log = options.log, listener = options.listener, costs = {}, index = {}, names = {},
-    variants = {}, aside = 0, ones = costs_t(), counts = stats_t(), waits = waits_t(),
+    variants = {}, aside = 0, ones = costs_t(),
   }, live)
+  local from = options.from
+  self.counts, self.waits = from and from.counts or stats_t(), from and from.waits or waits_t()
   self.counts.waits = self.waits
-  self.limits, self.scopes = parts.limits(declared), parts.scopes(declared)
-  self.breaker = parts.breaker(declared)
-  self.backoff = parts.backoff(declared, self.limits)
+  self.limits = parts.limits(declared, from and from.limits)
+  self.scopes = parts.scopes(declared, from and from.scopes)
+  self.breaker = parts.breaker(declared, from)
+  self.backoff = parts.backoff(declared, self.limits, from and from.backoff)
   costs_of(self, declared)
   if #self.scopes > C.NEAP_KEYS then
     error(("per: %d scopes, at most %d are possible"):format(#self.scopes, C.NEAP_KEYS), 0)
@@ -447,20 +446,23 @@ local function build(declared, options)
     end
   end
   self:variant(0)
-  open_queue(self, declared)
+  open_queue(self, declared, from, options.waiting)
   self:variant(2 ^ #self.scopes - 1)   -- too many terms or keys: better known now
-  feedback.begin(self, options.guard)
+  feedback.begin(self, options.guard, from)
   return self
 end
 
---- Make a policy live, with everything as new.
+--- Make a policy live, with everything as new, or as it was before.
 ---@package
 ---@param declared neap.policy
 ---@param options? { file: string?, log: fun(text: string)?,
 ---  listener: (fun(policy: string, event: string, fields: table, n: integer?))?,
+---  from: neap.LivePolicy?, waiting: integer?,
 ---  guard: (fun(policy: string, hook: string, fn: function): fun(...): boolean, ...)? }
 ---  file: where it was declared, for messages; log: where errors of hooks go, stderr unless told;
----  listener: who is told of events; guard: what hooks are called by, pcall unless told
+---  listener: who is told of events; guard: what hooks are called by, pcall unless told;
+---  from: the policy that it takes over from (neap.policy.carry), for which nobody may wait in the
+---  engine then; waiting: how many did
 ---@return neap.LivePolicy?
 ---@return string? message  what the engine cannot hold to
 function live.new(declared, options)

@@ -15,15 +15,18 @@ local C = require "neap.engine"
 local adaptive = require "neap.adaptive"
 local all = require "neap.all"
 local breaker = require "neap.breaker"
+local carry = require "neap.policy.carry"
 local cost = require "neap.cost"
 local notation = require "neap.notation"
 local pause = require "neap.pause"
 local per_key = require "neap.per_key"
+local queue = require "neap.queue"
 local semaphore = require "neap.semaphore"
 local stats = require "neap.stats"
 local throttle = require "neap.throttle"
 
-local concat, error, ipairs, min, pairs = table.concat, error, ipairs, math.min, pairs
+local concat, error, ipairs, pairs = table.concat, error, ipairs, pairs
+local max, min = math.max, math.min
 local with = all.with
 
 local conditional_t = ffi.typeof "struct neap_conditional"
@@ -72,18 +75,22 @@ local function made_of(entry, strategy)
 end
 
 ---@param declared neap.policy
+---@param from? neap.PolicyLimit[]  those of the policy before this one
 ---@return neap.PolicyLimit[]
-function parts.limits(declared)
-  local list = {}
+function parts.limits(declared, from)
+  local list, was = {}, carry.by_name(from)
   for i, entry in ipairs(declared.limits or {}) do
     local name = entry.name
     if cost.reserved[name] then
       error(("limits.%s: the word has a meaning of its own in calls; take another"):format(name), 0)
     end
-    local made = stats.hide(made_of(entry, strategy_of(declared, name)))
+    local strategy = strategy_of(declared, name)
+    local made = carry.limit(was[name], entry, strategy, declared.on_change)
+      or stats.hide(made_of(entry, strategy))
     local part = made.terms.parts[1]
     list[i] = { name = name, label = name, text = notation.format(entry.notation),
       value = entry.notation, limiter = made, leaf = made.leaf,
+      strategy = strategy and strategy.kind,
       part = part and with(part, { cost = name, label = name }) }
   end
   return list
@@ -118,7 +125,7 @@ local function only_overridden(scope)
   return names
 end
 
-local function keyed_of(scope, kind, entry)
+local function keyed_of(scope, kind, entry, was, on_change)
   local label = kind .. "." .. entry.name
   local overrides, value = overrides_of(scope, entry.name), entry.notation
   if value.kind == "unlimited" then
@@ -130,9 +137,12 @@ local function keyed_of(scope, kind, entry)
     if each.kind == "in_flight" then word = "busy" end
   end
   local keep = scope.keep or {}
-  local made = per_key(value, { name = label, by = kind, overrides = overrides, most = keep.keys,
+  local made = carry.keyed(was, { value = value, overrides = overrides, keys = keep.keys,
+    on_change = entry.on_change or on_change })
+  made = made or per_key(value, { name = label, by = kind, overrides = overrides, most = keep.keys,
     idle = keep.idle_ns and keep.idle_ns / 1e9, lossless = true, full = "refuse" })
   return { name = entry.name, label = label, value = entry.notation, limiter = stats.hide(made),
+    kept = value,
     text = notation.format(entry.notation),
     part = with(made.terms.parts[1], { cost = entry.name, label = label, word = word }) }
 end
@@ -140,15 +150,18 @@ end
 --- Scopes, each with a table of keys per limit. A table that is full turns new keys away: what was
 --- spent is forgiven to nobody, however many keys come. Keys that time has refilled take no place.
 ---@param declared neap.policy
+---@param from? neap.PolicyScope[]
 ---@return neap.PolicyScope[]
-function parts.scopes(declared)
-  local list = {}
+function parts.scopes(declared, from)
+  local list, before = {}, carry.by_name(from)
   for i, scope in ipairs(declared.per or {}) do
     local kind = concat(scope.by, ", ")
+    local was = carry.by_name(before[kind] and before[kind].limits)
     local one = { by = scope.by, name = kind, limits = {}, keep = scope.keep, doc = scope.doc }
     for _, entries in ipairs { scope.limits, only_overridden(scope) } do
       for _, entry in ipairs(entries) do
-        one.limits[#one.limits + 1] = keyed_of(scope, kind, entry)
+        one.limits[#one.limits + 1] = keyed_of(scope, kind, entry, was[entry.name],
+          declared.on_change)
       end
     end
     list[i] = one
@@ -156,13 +169,41 @@ function parts.scopes(declared)
   return list
 end
 
+-- ---- the queue --------------------------------------------------------------------------------
+
+local OVERFLOW = { refuse = "reject", ["drop oldest"] = "drop_oldest",
+  ["drop lowest"] = "drop_lowest" }
+
+--- The queue before a policy's limits. Who waits when it is made smaller has a place all the same,
+--- and nobody comes in before they are fewer.
+---@param limits neap.Limiter
+---@param given table              as declared
+---@param from? neap.LivePolicy    the policy before this one
+---@param waiting? integer         how many wait there
+---@return neap.Queue
+---@return boolean? crowded        more may wait than `places` says
+function parts.queue(limits, given, from, waiting)
+  if from and carry.queues_alike(from.declared.queue, given) then
+    return from.queue, from.crowded
+  end
+  local made = stats.hide(queue(limits, { capacity = max(given.max, waiting or 0),
+    overflow = OVERFLOW[given.overflow or "refuse"], name = limits.name,
+    ageing = given.ageing_ns and given.ageing_ns / 1e9 }))
+  local crowded = made.places > max(given.max, 1)
+  made.places = max(given.max, 1)
+  return made, crowded
+end
+
 -- ---- what every call is asked for -------------------------------------------------------------
 
 ---@param declared neap.policy
+---@param from? neap.LivePolicy   the policy before this one
 ---@return neap.Breaker?
-function parts.breaker(declared)
-  local given = declared.breaker
+function parts.breaker(declared, from)
+  local given, was = declared.breaker, from and from.breaker
   if not given then return nil end
+  local same = was and carry.breaker(from, given)
+  if same then return same end
   local trip = given.trip
   local within = trip.in_ns and trip.in_ns / 1e9
   local options = { name = "breaker", cooldown = given.cooldown_ns and given.cooldown_ns / 1e9,
@@ -173,7 +214,9 @@ function parts.breaker(declared)
   else
     options.failures, options.within = trip.count, within
   end
-  return stats.hide(breaker(options))
+  local made = stats.hide(breaker(options))
+  if was then carry.openness(was, made) end
+  return made
 end
 
 --- Another multiple of a limit while there is a backoff.
@@ -198,14 +241,17 @@ end
 --- Pauses, and what is asked while they are on. Of limits that are penalised the part changes.
 ---@param declared neap.policy
 ---@param limits neap.PolicyLimit[]
+---@param from? neap.PolicyBackoff
 ---@return neap.PolicyBackoff?
-function parts.backoff(declared, limits)
+function parts.backoff(declared, limits, from)
   local given = declared.backoff
   if not given then return nil end
-  local self = { window = stats.hide(pause { name = "backoff" }), throttled = {}, parts = {},
-    recent = stats.hide(pause { name = "backoff" }), window_ns = given.window_ns or 0 }
+  local self = { throttled = {}, parts = {}, window_ns = given.window_ns or 0,
+    window = from and from.window or stats.hide(pause { name = "backoff" }),
+    recent = from and from.recent or stats.hide(pause { name = "backoff" }) }
   local pauses = { self.recent, self.window }
-  self.throttled = parts.limits { limits = given.throttled }
+  self.throttled = parts.limits({ limits = given.throttled, on_change = declared.on_change },
+    from and from.throttled)
   for _, limit in ipairs(self.throttled) do
     limit.label = "backoff." .. limit.name
     if limit.part then
