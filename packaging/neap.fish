@@ -22,6 +22,7 @@ complete -c neap -n '__fish_seen_subcommand_from run' -l drain -x -d 'Time for w
 complete -c neap -n '__fish_seen_subcommand_from run' -l log -r -F -d 'Write the log there'
 complete -c neap -n '__fish_seen_subcommand_from run' -l log-format -x -a 'text json'
 complete -c neap -n '__fish_seen_subcommand_from run' -l verbose -d 'Log more'
+complete -c neap -n '__fish_seen_subcommand_from run' -l watch -d 'Read the policy anew when it changes'
 complete -c neap -n '__fish_seen_subcommand_from run' -l virtual-clock -d 'Time stands still'
 
 complete -c neap -n '__fish_seen_subcommand_from check' -F

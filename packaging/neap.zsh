@@ -30,6 +30,7 @@ _neap() {
 				'--log[write the log there]:file:_files' \
 				'--log-format[how a line of the log looks]:format:(text json)' \
 				'--verbose[log more]' \
+				'--watch[read the policy anew when it changes]' \
 				'--virtual-clock[time stands still, but for DEBUG CLOCK]' \
 				'1:policy:_files -g "*.lua"' ;;
 		check)

@@ -108,7 +108,7 @@ describe("a worker's life", function ()
     }, lines)
     worker:signal "PIPE"
     worker:signal "HUP"
-    assert.matches("^warning reload%-ignored ", worker:line())
+    assert.matches("^info reload changes=0$", worker:line())
     assert.equal("PONG", peer:ask "PING")
     peer:hang_up()
     assert.same({ "", 0 }, { worker:stop() })

@@ -132,7 +132,7 @@ local function run_options(options)
   end
   return { listen = options.listen, http = options.http, verbose = options.verbose,
     log = options.log, log_format = format, drain_ns = drain_ns,
-    virtual = options["virtual-clock"], host = {} }
+    virtual = options["virtual-clock"], watch = options.watch, host = {} }
 end
 
 local function run(files, options)
@@ -141,6 +141,7 @@ local function run(files, options)
   local tree = load(files[1], { supported = policy.supported, host = options.host },
     not options.verbose)
   if not tree then return WRONG end
+  options.policy = files[1]
   if not options.listen and not tree.listen.resp[1] then options.listen = { ADDRESS } end
   local ok, problem = require "neap.worker.life".run(tree, options)
   if not ok then
@@ -182,20 +183,22 @@ local VERBS = {
   run = {
     files = { 1, 1 },
     options = { listen = "list", http = "list", verbose = "flag", log = "value",
-      ["log-format"] = "value", drain = "value", ["virtual-clock"] = "flag" },
+      ["log-format"] = "value", drain = "value", watch = "flag", ["virtual-clock"] = "flag" },
     act = run,
     help = [[
 usage: neap run [OPTION]… POLICY
 
 Serve the limits of a policy file to any Redis client, and by HTTP where told, until SIGINT or
 SIGTERM: then who waits is told so, and who holds something may give it back. A second one ends it
-at once. SIGQUIT logs a snapshot, SIGUSR1 opens the log's file anew.
+at once. SIGHUP reads the file anew and keeps what is used, held and waited for; one that is wrong
+changes nothing. SIGQUIT logs a snapshot, SIGUSR1 opens the log's file anew.
 
   --listen ADDRESS   where, instead of what the file says; again for more: 127.0.0.1:6390
                      (unless told), [::1]:6390, localhost:0, unix:/run/neap.sock
   --http ADDRESS     where to speak HTTP, instead of what the file says: 127.0.0.1:9390. It has
                      /metrics /healthz /readyz /v1/check/POLICY /v1/release/LEASE
                      /v1/snapshot[/POLICY]
+  --watch            read the file anew when it changes
   --drain DURATION   how long what is held may take to come back at the end: 30s (unless told)
   --log FILE         write the log there instead of on standard error
   --log-format text|json   text unless told: level event key=value…

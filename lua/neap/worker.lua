@@ -21,6 +21,7 @@ local look = require "neap.worker.look"
 local manual = require "neap.worker.manual"
 local papers = require "neap.worker.papers"
 local pubsub = require "neap.worker.pubsub"
+local reload = require "neap.worker.reload"
 local report = require "neap.worker.report"
 local runtime = require "neap.runtime"
 local stream = require "neap.worker.stream"
@@ -122,6 +123,8 @@ end
 ---@field pubsub neap.PubSub
 ---@field stream neap.Stream
 ---@field tree neap.tree            what it serves
+---@field renewal neap.Renewal?     who reads it anew
+---@field reload fun(self: neap.Worker, tree: neap.tree): neap.Change[]?, any
 ---@field started ffi.cdata*        ns, of the loop's clock
 ---@field lag { waits: ffi.cdata*, counts: ffi.cdata* }  how late turns began that a timer ended
 ---@field log neap.Log
@@ -195,6 +198,7 @@ function worker.open(tree, options)
     return nil, "there is not enough memory"
   end
   self.runtime = runtime_of(self)
+  self.reload = worker.reload
   if not self.own_clock then C.neap_engine_late(self.engine, LATE_NS, GRACE_NS) end
   if #tree.users > 0 then C.neap_server_guard(self.server) end
   C.neap_server_throttle(self.server, self.keys)
@@ -208,7 +212,7 @@ function worker.open(tree, options)
   local list = own_commands(self)
   list[#list + 1] = own and own.command(self)
   self.tree = tree
-  floor.define(self, tree, list)
+  self.floor = floor.define(self, tree, list)
   self.stream = stream.new(self)
   self.http = http.new(self, tree)
   self.handlers[C.NEAP_REQUEST] = function (_, command)
@@ -262,6 +266,15 @@ local function serve(self)
       if self.own_clock then now = self.clock() end   -- it may just have been set
     end
   end
+end
+
+--- Another tree from now on, or nothing happens: see neap.worker.reload.
+---@param self neap.Worker
+---@param tree neap.tree
+---@return neap.Change[]? changes
+---@return any why
+function worker.reload(self, tree)
+  return reload.apply(self, tree, function () while tell(self) do end end)
 end
 
 --- One turn: until something happens, or `until_ns`.

@@ -109,6 +109,15 @@ local function of_policy(declared, options)
   local policy, message = live.new(declared, options)
   if not policy then return nil, message end
   local self = new(declared.name, no_verdicts())
+  self.tops = {}
+  self:adopt(policy)
+  return self
+end
+
+--- Grant from this policy from now on. What was counted, who waits and what is out stays.
+---@param policy neap.LivePolicy
+function account:adopt(policy)
+  local declared = policy.declared
   local none, all = policy:variant(0), policy:variant(2 ^ #policy.scopes - 1)
   self.live, self.doc, self.limits, self.index = policy, policy.doc, policy.limits, policy.index
   self.costs, self.ones, self.scopes = policy.costs, policy.ones, policy.names
@@ -118,9 +127,9 @@ local function of_policy(declared, options)
   self.estimates, self.told = declared.estimate ~= nil, #policy.limits == 0
   self.ttl_ns = declared.lease.ttl_ns
   self.leased = all.terms.holds or #declared.lease.settle > 0
-  self.tops = {}
-  for _, scope in ipairs(policy.scopes) do self.tops[scope.name] = top.new() end
-  return self
+  local tops = {}
+  for _, scope in ipairs(policy.scopes) do tops[scope.name] = self.tops[scope.name] or top.new() end
+  self.tops = tops
 end
 
 --- What a call costs, where that takes more than its own words.
@@ -197,6 +206,7 @@ function accounts.new(tree, options)
     limits = keyed("NEAP.LIMIT", options.keys_max), slots = keyed("NEAP.SLOT", options.keys_max),
     texts = {}, texts_count = 0, verdicts = no_verdicts(),
   }, accounts)
+  self.options = options
   for i, declared in ipairs(tree.policies) do
     local made, message = of_policy(declared, options)
     if not made then return nil, message end
@@ -204,6 +214,12 @@ function accounts.new(tree, options)
   end
   return self
 end
+
+--- An account of a policy that is not there yet.
+---@param declared neap.policy
+---@return neap.Account?
+---@return string? message
+function accounts:make(declared) return of_policy(declared, self.options) end
 
 --- The policy of that name, or the error that says which might have been meant.
 ---@param name string

@@ -7,12 +7,12 @@ local ffi = require "ffi"
 local C = require "neap.engine"
 local alarms = require "neap.worker.alarms"
 local leases = require "neap.worker.leases"
+local parked = require "neap.worker.parked"
 local tail = require "neap.worker.tail"
 local verdicts = require "neap.worker.verdicts"
 
 local ipairs, pairs, setmetatable, tonumber = ipairs, pairs, setmetatable, tonumber
 local int64, max = ffi.typeof "int64_t", math.max
-local remove = table.remove
 
 local GRANTED, WAITING, NEVER = C.NEAP_GRANTED, C.NEAP_WAITING, C.NEAP_NEVER
 local CANCELLED, WOKEN, QUEUE_FULL = C.NEAP_CANCELLED, C.NEAP_WOKEN, C.NEAP_QUEUE_FULL
@@ -37,6 +37,7 @@ local COSTS, REQUEST = ffi.sizeof(nothing), ffi.sizeof(request)
 ---@field voices table<integer, neap.Voice>  of those who wait for a verdict in another tongue
 local desk = {}
 desk.__index = desk
+for name, method in pairs(parked) do desk[name] = method end
 
 ---@param server ffi.cdata*
 ---@param engine ffi.cdata*
@@ -53,7 +54,8 @@ function desk.new(server, engine, accounts, secret, clock, events)
     events = events, leases = leases.new(engine, secret),
     by_ticket = {}, by_client = {}, by_id = {},   -- parked
     alarms = {},   -- accounts, by the ticket of what wakes us for their sake
-    voices = {}, shed = 0, undone = 0, granted = 0, draining = false,
+    ends = {},     -- parties, by the ticket of what ends a wait that the engine does not end
+    voices = {}, shed = 0, undone = 0, asked = 0, granted = 0, draining = false,
   }, desk)
   self.leases.ended = function (account) self:look_at(account) end
   return self
@@ -151,7 +153,7 @@ local function park(self, party, ticket)
 end
 
 --- Nobody can join it any more.
-local function seal(self, party)
+function desk:seal(party)
   if party.sealed then return end
   party.sealed = true
   if party.id then self.by_id[id_key(party.account, party.id)] = nil end
@@ -267,12 +269,13 @@ local function ask(self, client, account, options, leased)
     local err = self.leases:full(not options.detach and client or nil, options.books)
     if err then return err end
   end
+  self.asked = self.asked + 1
   local party = {
-    account = account, request = kept(), clients = { client }, since = now,
+    account = account, request = kept(), asked = self.asked, clients = { client }, since = now,
     id = options.id, detach = options.detach,
     ttl_ns = leased and (options.ttl and options.ttl * 1e6 or account.ttl_ns) or nil,
   }
-  if keys then party.names, party.keys = names, keys end
+  if keys then party.names, party.keys, party.by = names, keys, options.by end
   if self.draining then return tell(self, party, "SHED", nil, 0, DRAIN_MS, "drain") end
   if account.queues and is_shed(account.live, party, variant, now) then
     return tell(self, party, "SHED", nil, 0, -1, "queue")
@@ -298,7 +301,7 @@ end
 -- ---- what comes back from the engine, and who goes --------------------------------------------
 
 --- When could they go now? For those who waited in vain.
-local function retry_ms(self, party, now)
+function desk:retry_ms(party, now)
   C.neap_engine_peek(self.engine, party.request, now, answer)
   return answer.status == NEVER and -1 or until_ms(answer.at, now)
 end
@@ -311,21 +314,31 @@ end
 ---@param done ffi.cdata*  struct neap_completion
 ---@param now ffi.cdata*
 function desk:completed(done, now)
-  local ticket, status, at = tonumber(done.ticket), done.status, done.at
+  local ticket = tonumber(done.ticket)
   local party = self.by_ticket[ticket]
   if not party then
-    if status ~= WOKEN then return end
+    if done.status ~= WOKEN then return end
     local lease = self.leases:came_due(ticket, now)
     if lease then
       return emit(self, lease.account, "expired", { held_ms = since_ms(lease.at, now) })
     end
+    if self.ends[ticket] then return self:give_up(ticket, done, now) end
     local account = self.alarms[ticket]
     if not account then return end
     self.alarms[ticket], account.alarm = nil, nil
     return self:look_at(account)
   end
   self.by_ticket[ticket] = nil
-  seal(self, party)
+  self:ended(party, done, now)
+end
+
+--- A wait has ended, for all who share it.
+---@param party neap.Party
+---@param done ffi.cdata*  struct neap_completion, or a struct neap_answer that says as much
+---@param now ffi.cdata*
+function desk:ended(party, done, now)
+  local status, at = done.status, done.at
+  self:seal(party)
   for _, client in ipairs(party.clients) do
     self.by_client[client] = nil
     C.neap_server_resume(self.server, client)
@@ -341,78 +354,17 @@ function desk:completed(done, now)
   elseif status == NEVER then
     tell(self, party, "NEVER", nil, since_ms(party.since, at), -1, bound_of(party, done))
   elseif status == SHED then
-    tell(self, party, "SHED", nil, since_ms(party.since, at), retry_ms(self, party, now),
+    tell(self, party, "SHED", nil, since_ms(party.since, at), self:retry_ms(party, now),
       bound_of(party, done))
   elseif status == QUEUE_FULL then   -- another has its place
     tell(self, party, "SHED", nil, since_ms(party.since, at), -1, "queue")
   elseif status == CANCELLED then
-    tell(self, party, "SHED", nil, since_ms(party.since, at), DRAIN_MS, "drain")
+    tell(self, party, "SHED", nil, since_ms(party.since, at), party.gone and -1 or DRAIN_MS,
+      party.gone or "drain")
   else
-    tell(self, party, "RETRY", nil, since_ms(party.since, at), retry_ms(self, party, now),
+    tell(self, party, "RETRY", nil, since_ms(party.since, at), self:retry_ms(party, now),
       "timeout")
   end
-end
-
---- Out of the line, if it waits; the party it waits with goes on without it.
-local function step_out(self, client, now)
-  local party = self.by_client[client]
-  if not party then return nil end
-  self.by_client[client] = nil
-  for i, one in ipairs(party.clients) do
-    if one == client then
-      remove(party.clients, i)
-      break
-    end
-  end
-  if #party.clients == 0 then
-    seal(self, party)
-    C.neap_engine_cancel(self.engine, party.ticket, now)
-  end
-  return party
-end
-
---- A client is gone: out of the line, and its leases end.
----@param client integer
-function desk:closed(client)
-  local now = self.clock()
-  step_out(self, client, now)
-  self.voices[client] = nil
-  self.leases:orphan(client, now)
-end
-
---- Let a parked caller go, as if its time were up, or with an error.
----@param client integer
----@param with_error boolean?
----@return boolean  whether it waited
-function desk:unblock(client, with_error)
-  local now = self.clock()
-  local party = step_out(self, client, now)
-  if not party then return false end
-  C.neap_server_resume(self.server, client)
-  party.account:tell("RETRY", "timeout", 1)
-  if with_error and not self.voices[client] then
-    fail(self, client, "UNBLOCKED client unblocked via CLIENT UNBLOCK")
-    return true
-  end
-  verdict(self, client, "RETRY", nil, since_ms(party.since, now), retry_ms(self, party, now),
-    "timeout")
-  return true
-end
-
-local function waiting_of(self)
-  local n = 0
-  for _ in pairs(self.by_client) do n = n + 1 end
-  return n
-end
-
---- Grant nothing more, and tell those who wait.
-function desk:drain()
-  local now = self.clock()
-  self.draining = true
-  local fields = { waiting = waiting_of(self), leases = self.leases.count }
-  self.events:emit("-", "drain", fields)
-  for _, account in pairs(self.accounts.policies) do account.live:hook("drain", fields) end
-  for ticket in pairs(self.by_ticket) do C.neap_engine_cancel(self.engine, ticket, now) end
 end
 
 -- ---- commands ---------------------------------------------------------------------------------

@@ -249,6 +249,7 @@ local floor = {}
 ---@param worker neap.Worker  its server, loop, keys and handlers; unblock and shut_down, or not
 ---@param tree neap.tree      whose users may log in
 ---@param own neap.Command[]  the worker's, beside the floor's
+---@return table              what the handlers know of it; `users` may be written
 function floor.define(worker, tree, own)
   local now = worker.clock or function () return C.neap_loop_now(worker.loop) end
   local self = {
@@ -269,6 +270,7 @@ function floor.define(worker, tree, own)
       if bug then worker.log:error("bug", "bug", bug) end
     end
   end
+  return self
 end
 
 return floor

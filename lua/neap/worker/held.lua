@@ -46,7 +46,7 @@ end
 
 --- Costs by name.
 local function costs_of(lease)
-  local list, account = {}, lease.account
+  local list, account = {}, lease.view or lease.account
   for i, name in ipairs(account.costs) do
     local n = lease.request.cost[i - 1]
     if n > 0 then list[#list + 1] = { name, n } end

@@ -30,6 +30,7 @@ local BOOKED_MAX = 4096       -- each is looked at when one is undone
 ---@field ticket integer      of the sleep that ends it
 ---@field ends ffi.cdata*     ns: when that is
 ---@field id string?
+---@field view table?         its account as it was when it was granted, if that is another now
 ---@field booking ffi.cdata*? struct neap_booking: it begins at `at`, or began then
 ---@field after neap.Lease?   the next younger one, and
 ---@field before neap.Lease?  the next elder

@@ -13,11 +13,12 @@ local C = require "neap.engine"
 local log_of = require "neap.worker.log"
 local notify_of = require "neap.worker.notify"
 local pulse = require "neap.worker.pulse"
+local renewal_of = require "neap.worker.renewal"
 local runtime = require "neap.runtime"
 local worker = require "neap.worker"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
-local band, floor, min = bit.band, math.floor, math.min
+local band, floor, huge, min = bit.band, math.floor, math.huge, math.min
 local int64 = ffi.typeof "int64_t"
 
 local DRAIN_NS = 30e9           -- for what is held to come back
@@ -33,6 +34,7 @@ local CAUGHT = ENDS + C.NEAP_SIGHUP + C.NEAP_SIGQUIT + C.NEAP_SIGUSR1 + C.NEAP_S
 ---@field log neap.Log
 ---@field notify neap.Notify
 ---@field works fun(): boolean   see neap.worker.pulse
+---@field renewal neap.Renewal?  who reads the file anew
 ---@field asked integer          how often somebody said that it is to end
 ---@field asleep ffi.cdata*      ns that the machine had slept at the last look
 local life = {}
@@ -84,9 +86,10 @@ function life:snapshot()
   end
 end
 
---- Where reloading has its place. Until there is some the policy stays, and the log says so.
+--- Read the policy file anew, see neap.worker.renewal.
 function life:reload()
-  self.log:warning("reload-ignored", "reason", "this worker keeps the policy it began with")
+  if self.renewal then return self.renewal:ask() end
+  self.log:warning("reload-ignored", "reason", "there is no policy file")
 end
 
 -- ---- turns ------------------------------------------------------------------------------------
@@ -118,10 +121,13 @@ end
 --- One turn, until something happens or `until_ns`; then what is due beside the limits.
 ---@param until_ns ffi.cdata*
 function life:turn(until_ns)
-  local due = min(self.notify.next_ns, self.log.next_ns, tonumber(until_ns))
+  local renewal = self.renewal
+  local due = min(self.notify.next_ns, self.log.next_ns, tonumber(until_ns),
+    renewal and renewal.due or huge)
   worker.turn(self.worker, due < 9e18 and int64(due) or C.neap_never)
   heed(self, C.neap_loop_signals(self.worker.loop))
   look_at_clocks(self)
+  if renewal and not self.worker.desk.draining then renewal:turn() end
   self.log:tick()
   local now = C.neap_loop_now(self.worker.loop)
   if self.notify:tick(now, self.works, function () return self:status() end) then
@@ -216,6 +222,8 @@ end
 ---@field log string?           a file
 ---@field log_format "text"|"json"?
 ---@field drain_ns number?
+---@field policy string?        the file, where it can be read anew
+---@field watch boolean?         read it anew when it changes
 ---@field virtual boolean?      time is what DEBUG CLOCK says
 ---@field host neap.policy.Host?  what the file's hooks were lent when it was read
 
@@ -250,8 +258,13 @@ function life.run(tree, options)
   log:debug("started", "version", ffi.string(C.neap_version), "pid",
     tonumber(C.neap_service_process()))
   local self = life.new(one, notify_of.new())
+  if options.policy then
+    self.renewal = renewal_of.new(one, { path = options.policy, host = options.host,
+      notify = self.notify, watch = options.watch })
+  end
   self.notify:ready()
   self:serve()
+  if self.renewal then self.renewal:close() end
   self:drain(options.drain_ns or DRAIN_NS)
   self:finish()
   return true

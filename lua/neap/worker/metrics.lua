@@ -129,6 +129,10 @@ local WORKER = {
     function (one, put) put(one.of.keys.refused) end },
   { "neap_evicted", "counter", "Keys that made room for others while they were alive.",
     function (one, put) put(one.of.keys.evicted) end },
+  { "neap_config_reload_success", "gauge", "1: the policy file was fine when it was last read.",
+    own "reloaded" },
+  { "neap_config_read_timestamp_seconds", "gauge", "When one was last read that was.",
+    own "read_at" },
   { "neap_lua_bytes", "gauge", "Memory that Lua takes.", own "lua_bytes" },
 }
 
@@ -153,7 +157,7 @@ local function read(struct, ask, of)
 end
 
 local function worker_now(worker, hidden)
-  local desk = worker.desk
+  local desk, renewal = worker.desk, worker.renewal
   return {
     hidden = hidden, uptime_s = text.seconds(C.neap_loop_now(worker.loop) - worker.started),
     draining = desk.draining and 1 or 0, lag = worker.lag, shed = desk.shed, undone = desk.undone,
@@ -163,6 +167,7 @@ local function worker_now(worker, hidden)
     keys_alive = C.neap_keys_count(worker.keys, desk.clock()),
     happened = worker.events.happened, messages = worker.events.number,
     lua_bytes = collectgarbage "count" * 1024,
+    reloaded = (not renewal or renewal.succeeded) and 1 or 0, read_at = renewal and renewal.at or 0,
   }
 end
 

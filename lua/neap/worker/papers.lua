@@ -3,6 +3,8 @@
 ---     NEAP.POLICY GET [name]     JSON
 ---     NEAP.POLICY CHECK text     OK, or what is wrong with it
 ---     NEAP.POLICY DIFF text      what would become of each limit
+---     NEAP.POLICY RELOAD         read the file anew, and what became of each (neap.worker.renewal)
+---     NEAP.POLICY LOAD text      the same with a text
 ---
 --- A text is read in the room of policy files, within its budgets; callers wait so long.
 local C = require "neap.engine"
@@ -58,7 +60,16 @@ function VERBS.DIFF(_, words, worker)
   return rows
 end
 
-local LEAST, MOST = { GET = 1, CHECK = 2, DIFF = 2 }, { GET = 2, CHECK = 2, DIFF = 2 }
+--- These are answered when they are done.
+local function later(_, words, worker, client)
+  if not worker.renewal then return nil, "ERR this worker has no policy file" end
+  worker.renewal:command(client, words)
+end
+
+VERBS.RELOAD, VERBS.LOAD = later, later
+
+local LEAST = { GET = 1, CHECK = 2, DIFF = 2, RELOAD = 1, LOAD = 2 }
+local MOST = { GET = 2, CHECK = 2, DIFF = 2, RELOAD = 1, LOAD = 2 }
 
 ---@param desk neap.Desk
 ---@param client integer
@@ -68,11 +79,12 @@ function papers.run(desk, client, words, worker)
   local name = words[1]:upper()
   local verb = VERBS[name]
   if not verb or #words < LEAST[name] or #words > MOST[name] then
-    return desk:fail(client, "ERR POLICY takes GET and perhaps a name, CHECK and a text, or " ..
-      "DIFF and a text")
+    return desk:fail(client, "ERR POLICY takes GET and perhaps a name, RELOAD, or CHECK, " ..
+      "DIFF or LOAD and a text")
   end
-  local value, err = verb(desk, words, worker)
+  local value, err = verb(desk, words, worker, client)
   if err then return desk:fail(client, err) end
+  if value == nil then return end
   reply.write(C.neap_server_reply(desk.server, client), value)
 end
 

@@ -38,7 +38,7 @@ end
 ---@return string? err
 function report.give_back(desk, words)
   local lease = desk.leases.by_name[words[1]]
-  local options, err = tail.release(words, 2, lease and lease.account)
+  local options, err = tail.release(words, 2, lease and (lease.view or lease.account))
   if not options then return nil, err end
   if not lease then return false end
   local outcome = hear(lease.account, options)
