@@ -1083,6 +1083,22 @@ int neap_loop_catch(struct neap_loop *l, int signals);
 int neap_loop_signals(struct neap_loop *l);
 /* ==== end of loop ==== */
 
+/* ==== ring 2: save, a file written aside ================================================ */
+
+/* Bytes that become the file at 'path', behind a line with their number and hash, all or nothing.
+ * NULL without memory. */
+struct neap_save;
+struct neap_save *neap_save_open(const char *path);
+int neap_save_put(struct neap_save *s, const char *data, int64_t size);   /* NEAP_ENOMEM */
+/* Let a thread write it. NEAP_ENOMEM: there is none. */
+int neap_save_start(struct neap_save *s);
+/* Is it over? Then _problem is what was in the way, in words, or NULL. */
+int neap_save_over(struct neap_save *s);
+const char *neap_save_problem(const struct neap_save *s);
+void neap_save_close(struct neap_save *s);   /* waits for the thread */
+uint64_t neap_save_hash(const char *data, int64_t size);
+/* ==== end of save ==== */
+
 /* ==== ring 2: service, between a process and who started it ============================= */
 
 /* Send a datagram to a Unix socket, "/path" or, in the abstract namespace, "@name": what is told to

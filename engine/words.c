@@ -37,17 +37,16 @@ int64_t neap_keyed_walk(struct neap_keyed *k, uint64_t *cursor, neap_ns now, str
 		if (k->old && k->cursor)
 			return 0;
 	}
-	int64_t count = 0, clock = neap_word_clock(&k->like, now);
+	int64_t count = 0, looks = 0, clock = neap_word_clock(&k->like, now);
 	struct neap_limiter face = k->like;
-	while (count < max) {
+	while (count < max && looks < max) {
 		uint64_t key;
 		int64_t word;
 		int found = neap_keys_next(k->keys, cursor, &key, &word);
 		if (found < 0)
 			return count ? count : -1;
-		if (!found)
-			return count;
-		if (word <= clock)
+		looks += !found;   /* each at some lines of the table */
+		if (!found || word <= clock)
 			continue;
 		*neap_face_word(&face) = word;
 		out[count++] = (struct neap_word){key, left_of(&face, now)};

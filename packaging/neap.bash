@@ -2,7 +2,7 @@
 
 _neap_options() { # VERB
 	case $1 in
-	run) echo --listen --http --drain --log --log-format --verbose --virtual-clock --watch --help ;;
+	run) echo --listen --http --drain --log --log-format --verbose --virtual-clock --watch --state --save-every --help ;;
 	check) echo --print --diff --quiet --strict --help ;;
 	inspect) echo --json --help ;;
 	top) echo --every --rounds --help ;;

@@ -22,6 +22,8 @@ complete -c neap -n '__fish_seen_subcommand_from run' -l drain -x -d 'Time for w
 complete -c neap -n '__fish_seen_subcommand_from run' -l log -r -F -d 'Write the log there'
 complete -c neap -n '__fish_seen_subcommand_from run' -l log-format -x -a 'text json'
 complete -c neap -n '__fish_seen_subcommand_from run' -l verbose -d 'Log more'
+complete -c neap -n '__fish_seen_subcommand_from run' -l state -r -d 'Keep there what is used and held'
+complete -c neap -n '__fish_seen_subcommand_from run' -l save-every -x -d 'How often to write it'
 complete -c neap -n '__fish_seen_subcommand_from run' -l watch -d 'Read the policy anew when it changes'
 complete -c neap -n '__fish_seen_subcommand_from run' -l virtual-clock -d 'Time stands still'
 

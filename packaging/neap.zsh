@@ -30,6 +30,8 @@ _neap() {
 				'--log[write the log there]:file:_files' \
 				'--log-format[how a line of the log looks]:format:(text json)' \
 				'--verbose[log more]' \
+				'--state[keep there what is used and held]:folder:_files -/' \
+				'--save-every[how often to write it]:duration:' \
 				'--watch[read the policy anew when it changes]' \
 				'--virtual-clock[time stands still, but for DEBUG CLOCK]' \
 				'1:policy:_files -g "*.lua"' ;;

@@ -130,7 +130,15 @@ local function run_options(options)
     complain("--drain: ", problem)
     return nil
   end
-  return { listen = options.listen, http = options.http, verbose = options.verbose,
+  local every_ns
+  if options["save-every"] then every_ns, problem = notation.duration(options["save-every"]) end
+  if problem then
+    complain("--save-every: ", problem)
+    return nil
+  end
+  local folder = options.state or (os.getenv "STATE_DIRECTORY" or ""):match "^[^:]+"
+  return { state = folder, save_every_ns = every_ns, listen = options.listen,
+    http = options.http, verbose = options.verbose,
     log = options.log, log_format = format, drain_ns = drain_ns,
     virtual = options["virtual-clock"], watch = options.watch, host = {} }
 end
@@ -183,7 +191,8 @@ local VERBS = {
   run = {
     files = { 1, 1 },
     options = { listen = "list", http = "list", verbose = "flag", log = "value",
-      ["log-format"] = "value", drain = "value", watch = "flag", ["virtual-clock"] = "flag" },
+      ["log-format"] = "value", drain = "value", watch = "flag", state = "value",
+      ["save-every"] = "value", ["virtual-clock"] = "flag" },
     act = run,
     help = [[
 usage: neap run [OPTION]… POLICY
@@ -199,6 +208,9 @@ changes nothing. SIGQUIT logs a snapshot, SIGUSR1 opens the log's file anew.
                      /metrics /healthz /readyz /v1/check/POLICY /v1/release/LEASE
                      /v1/snapshot[/POLICY]
   --watch            read the file anew when it changes
+  --state DIR        keep there what is used and held, for the next one ($STATE_DIRECTORY unless
+                     told)
+  --save-every DURATION  how often, if something happened: 5s (unless told)
   --drain DURATION   how long what is held may take to come back at the end: 30s (unless told)
   --log FILE         write the log there instead of on standard error
   --log-format text|json   text unless told: level event key=value…

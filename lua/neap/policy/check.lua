@@ -24,7 +24,7 @@ local check = {}
 check.supported = { rate = true, in_flight = true, unlimited = true, closed = true, burst = true,
   smooth = true, sliding = true, fixed = false, doc = true, limits = true, lease = true,
   per = true, override = true, estimate = true, backoff = true, breaker = true, adaptive = true,
-  queue = true, retry = true, shed = true, on = true, start = false, on_change = false }
+  queue = true, retry = true, shed = true, on = true, start = true, on_change = true }
 
 local LONGEST_DOC = 4096
 local CATEGORIES = { "acquire", "read", "events", "admin" }

@@ -143,7 +143,8 @@ local function policy(declared)
     return { name, declared[name] and print(declared[name]) or nil }
   end
   return object {
-    part("doc", value), part("line", value), part("limits", limits), part("costs", array),
+    part("doc", value), part("line", value),
+    { "limits", declared.limits[1] and limits(declared.limits) or nil }, part("costs", array),
     part("per", scopes),
     part("lease", function (lease) return record(lease, "ttl_ns settle") end),
     part("backoff", backoff), part("breaker", breaker), part("adaptive", adaptive),

@@ -122,6 +122,7 @@ local function grant(self, party, at, now)
   if party.ttl_ns then
     local lease = self.leases:grant(party.account, {
       request = party.request, at = at, id = party.id, ttl_ns = party.ttl_ns,
+      keys = party.keys,
       client = not party.detach and party.clients[#party.clients] or nil,   -- who asked last
       booking = party.booking,
     }, now)

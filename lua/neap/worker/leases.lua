@@ -30,6 +30,7 @@ local BOOKED_MAX = 4096       -- each is looked at when one is undone
 ---@field ticket integer      of the sleep that ends it
 ---@field ends ffi.cdata*     ns: when that is
 ---@field id string?
+---@field keys table<string, string|integer>?  whom it is for, by scope
 ---@field view table?         its account as it was when it was granted, if that is another now
 ---@field booking ffi.cdata*? struct neap_booking: it begins at `at`, or began then
 ---@field after neap.Lease?   the next younger one, and
@@ -153,7 +154,7 @@ end
 --- on waiters is one on leases, too.
 ---@param account neap.Account
 ---@param terms { request: ffi.cdata*, at: ffi.cdata*, ttl_ns: number, client: integer?,
----  id: string?, booking: ffi.cdata*? }
+---  id: string?, booking: ffi.cdata*?, keys: table<string, string>?, name: string? }
 ---@param now ffi.cdata*
 ---@return neap.Lease?  nil: no place is free
 function leases:grant(account, terms, now)
@@ -162,8 +163,8 @@ function leases:grant(account, terms, now)
   local ticket = tonumber(C.neap_engine_sleep(self.engine, ends, now))
   if ticket == 0 then return nil end
   local lease = {
-    name = draw(self), account = account, request = terms.request, at = terms.at, id = terms.id,
-    ticket = ticket, ends = ends, booking = booking,
+    name = terms.name or draw(self), account = account, request = terms.request, at = terms.at,
+    id = terms.id, ticket = ticket, ends = ends, booking = booking, keys = terms.keys,
   }
   append(self, lease)
   self.detached = self.detached + 1   -- until it is held

@@ -15,6 +15,7 @@ local notify_of = require "neap.worker.notify"
 local pulse = require "neap.worker.pulse"
 local renewal_of = require "neap.worker.renewal"
 local runtime = require "neap.runtime"
+local state_of = require "neap.worker.state"
 local worker = require "neap.worker"
 
 local ipairs, setmetatable, tonumber = ipairs, setmetatable, tonumber
@@ -35,6 +36,7 @@ local CAUGHT = ENDS + C.NEAP_SIGHUP + C.NEAP_SIGQUIT + C.NEAP_SIGUSR1 + C.NEAP_S
 ---@field notify neap.Notify
 ---@field works fun(): boolean   see neap.worker.pulse
 ---@field renewal neap.Renewal?  who reads the file anew
+---@field state neap.State?      who writes down what is used
 ---@field asked integer          how often somebody said that it is to end
 ---@field asleep ffi.cdata*      ns that the machine had slept at the last look
 local life = {}
@@ -123,11 +125,12 @@ end
 function life:turn(until_ns)
   local renewal = self.renewal
   local due = min(self.notify.next_ns, self.log.next_ns, tonumber(until_ns),
-    renewal and renewal.due or huge)
+    renewal and renewal.due or huge, self.state and self.state.due or huge)
   worker.turn(self.worker, due < 9e18 and int64(due) or C.neap_never)
   heed(self, C.neap_loop_signals(self.worker.loop))
   look_at_clocks(self)
   if renewal and not self.worker.desk.draining then renewal:turn() end
+  if self.state then self.state:turn() end
   self.log:tick()
   local now = C.neap_loop_now(self.worker.loop)
   if self.notify:tick(now, self.works, function () return self:status() end) then
@@ -222,6 +225,8 @@ end
 ---@field log string?           a file
 ---@field log_format "text"|"json"?
 ---@field drain_ns number?
+---@field state string?         the folder of what outlives it
+---@field save_every_ns number?
 ---@field policy string?        the file, where it can be read anew
 ---@field watch boolean?         read it anew when it changes
 ---@field virtual boolean?      time is what DEBUG CLOCK says
@@ -240,6 +245,8 @@ function life.run(tree, options)
   local sockets
   sockets, message = notify_of.sockets()
   if not sockets then return false, message end
+  local saved, problem
+  if options.state then saved, problem = state_of.read(options.state) end
   local one
   one, message = worker.open(tree, { listen = options.listen, http = options.http, log = log,
     sockets = sockets, virtual = options.virtual, guard = guarded() })
@@ -258,6 +265,10 @@ function life.run(tree, options)
   log:debug("started", "version", ffi.string(C.neap_version), "pid",
     tonumber(C.neap_service_process()))
   local self = life.new(one, notify_of.new())
+  state_of.begin(one, options.state, saved, problem)
+  if options.state then
+    self.state = state_of.new(one, { folder = options.state, every_ns = options.save_every_ns })
+  end
   if options.policy then
     self.renewal = renewal_of.new(one, { path = options.policy, host = options.host,
       notify = self.notify, watch = options.watch })
@@ -266,6 +277,7 @@ function life.run(tree, options)
   self:serve()
   if self.renewal then self.renewal:close() end
   self:drain(options.drain_ns or DRAIN_NS)
+  if self.state then self.state:finish() end
   self:finish()
   return true
 end

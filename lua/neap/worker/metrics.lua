@@ -133,6 +133,9 @@ local WORKER = {
     own "reloaded" },
   { "neap_config_read_timestamp_seconds", "gauge", "When one was last read that was.",
     own "read_at" },
+  { "neap_state_success", "gauge", "1: state was written when it was last to be.", own "saved" },
+  { "neap_state_timestamp_seconds", "gauge", "When it last was; 0: never.", own "saved_at" },
+  { "neap_state_failures", "counter", "How often it could not be.", own "save_failures" },
   { "neap_lua_bytes", "gauge", "Memory that Lua takes.", own "lua_bytes" },
 }
 
@@ -166,6 +169,9 @@ local function worker_now(worker, hidden)
     keys = read("struct neap_keys_stats", C.neap_keys_stats, worker.keys),
     keys_alive = C.neap_keys_count(worker.keys, desk.clock()),
     happened = worker.events.happened, messages = worker.events.number,
+    saved = (not worker.state or worker.state.fine) and 1 or 0,
+    saved_at = worker.state and worker.state.at or 0,
+    save_failures = worker.state and worker.state.failures or 0,
     lua_bytes = collectgarbage "count" * 1024,
     reloaded = (not renewal or renewal.succeeded) and 1 or 0, read_at = renewal and renewal.at or 0,
   }

@@ -30,7 +30,7 @@ local function text_of(declared)
 end
 
 --- Leases keep to the names that costs had when they were granted.
-local function keep_view(leases, account)
+function reload.keep_view(leases, account)
   local view = setmetatable({ index = account.index, costs = account.costs, held = account.held,
     live_then = account.live, estimates = account.estimates }, { __index = account })
   for _, lease in pairs(leases.by_name) do
@@ -66,7 +66,7 @@ local function change(self, account, declared, tell)
   local waiting = desk:lift(account)
   tell()
   local booked = unbook(desk, account)
-  keep_view(desk.leases, account)
+  reload.keep_view(desk.leases, account)
   local options = setmetatable({ from = old, waiting = #waiting },
     { __index = desk.accounts.options })
   account:adopt(assert(live.new(declared, options)))
