@@ -30,11 +30,13 @@ end
 -- A program that does this instead of checking.
 local function program(script) return written("#!/bin/sh\n" .. script, "+x") end
 
+local function clean()
+  for _, path in ipairs(paths) do os.remove(path) end
+  paths = {}
+end
+
 describe("a rehearsal", function ()
-  after_each(function ()
-    for _, path in ipairs(paths) do os.remove(path) end
-    paths = {}
-  end)
+  after_each(clean)
 
   it("says nothing of a file that is fine", function ()
     assert.same({ true, "" }, { ended(assert(policy.rehearse(EXAMPLES .. "llm.lua"))) })
@@ -121,6 +123,8 @@ describe("a rehearsal", function ()
 end)
 
 describe("a process that bounds itself", function ()
+  after_each(clean)
+
   -- What a program in Lua says, and its exit status.
   local function lua(text)
     local path = written(text)
