@@ -1,33 +1,17 @@
 --- `neap check` as an operator meets it.
+local process = require "spec.process"
+
 local BIN = (os.getenv "NEAP_BUILD" or "build") .. "/bin/neap"
 local HERE = debug.getinfo(1, "S").source:match "^@(.*/)" or "spec/"
 local EXAMPLES, FIXTURES = HERE .. "../examples/policies/", HERE .. "policies/"
 
-local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
-
--- Standard output, standard error and exit status of `neap …`.
-local function neap(...)
-  local words = { quoted(BIN) }
-  for _, word in ipairs { ... } do words[#words + 1] = quoted(word) end
-  local errors = os.tmpname()
-  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>" .. errors .. "; echo $?"))
-  local out, status = pipe:read "*a":match "^(.-)(%d+)\n$"
-  pipe:close()
-  local file = assert(io.open(errors))
-  local err = file:read "*a"
-  file:close()
-  os.remove(errors)
-  return out, err, tonumber(status)
-end
+local neap, quoted = process.neap, process.quoted
 
 local paths = {}
 
 local function written(text)
-  local path = os.tmpname()
+  local path = process.file(text)
   paths[#paths + 1] = path
-  local file = assert(io.open(path, "w"))
-  file:write(text)
-  file:close()
   return path
 end
 

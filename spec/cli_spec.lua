@@ -1,25 +1,11 @@
 -- The program as people meet it: what it says, where, and how it ends.
 local cjson = require "cjson"
+local process = require "spec.process"
 local segment = require "neap.segment"
 
 local BIN = (os.getenv "NEAP_BUILD" or "build") .. "/bin/neap"
 
-local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
-
--- Standard output, standard error and exit status.
-local function neap(...)
-  local words = { quoted(BIN) }
-  for _, word in ipairs { ... } do words[#words + 1] = quoted(word) end
-  local errors = os.tmpname()
-  local pipe = assert(io.popen(table.concat(words, " ") .. " 2>" .. errors .. "; echo $?"))
-  local out, status = pipe:read "*a":match "^(.-)(%d+)\n$"
-  pipe:close()
-  local file = assert(io.open(errors))
-  local err = file:read "*a"
-  file:close()
-  os.remove(errors)
-  return out, err, tonumber(status)
-end
+local neap, quoted = process.neap, process.quoted
 
 local function assert_usage(expected, ...)
   local out, err, status = neap(...)
@@ -30,11 +16,8 @@ describe("neap", function ()
   local paths = {}
 
   local function policy(text)
-    local path = os.tmpname()
+    local path = process.file(text)
     paths[#paths + 1] = path
-    local file = assert(io.open(path, "w"))
-    file:write(text)
-    file:close()
     return path
   end
 

@@ -46,6 +46,21 @@ function process.output(command)
   return text, tonumber(status)
 end
 
+--- What `neap …` says on standard output, what on standard error; and its exit status.
+---@return string out, string err, integer status
+function process.neap(...)
+  local errors = os.tmpname()
+  local pipe = assert(io.popen(("%s %s 2>%s; echo $?"):format(process.quoted(BIN),
+    quoted_all { ... }, errors)))
+  local out, status = pipe:read "*a":match "^(.-)(%d+)\n$"
+  pipe:close()
+  local file = assert(io.open(errors))
+  local err = file:read "*a"
+  file:close()
+  os.remove(errors)
+  return out, err, tonumber(status)
+end
+
 -- ---- a process in the background ---------------------------------------------------------------
 
 local running = {}
