@@ -389,32 +389,44 @@ static void changed_meanwhile(struct dice *d)
 	neap_engine_close(e);
 }
 
+/* A rate, spent at 1000, that is asked for five times as much while a pause is on. */
+struct dear {
+	struct neap_pause pause;
+	struct neap_limiter rate, limiter;
+	struct neap_term term;
+	struct neap_all all;
+	struct neap_request request;   /* of 2, or of 10 */
+	struct neap_answer answer;
+};
+
+static struct neap_engine *open_dear(struct dear *x, neap_ns paused_until)
+{
+	*x = (struct dear){.rate = {.kind = NEAP_GCRA}, .limiter = {.kind = NEAP_CONDITIONAL},
+		.term = {&x->limiter, 1, 0, 0}, .request = {.all = &x->all, .cost = {2}}};
+	neap_pause_init(&x->pause);
+	neap_pause_extend(&x->pause, paused_until);
+	neap_gcra_init(&x->rate.as.gcra, 1, 10, 20);
+	struct neap_conditional c = {.of = &x->rate, .pause = {&x->pause, NULL}, .on = 5, .off = 1};
+	neap_conditional_init(&x->limiter, &c);
+	neap_all_init(&x->all, &x->term, 1);
+	neap_limiter_take(&x->rate, 20, 1000);
+	return neap_engine_open(4, 0);
+}
+
 /* What is only asked while a pause is on is not asked of who comes after it. */
 static void after_the_pause(struct dice *d)
 {
 	(void)d;
-	struct neap_pause pause;
-	neap_pause_init(&pause);
-	neap_pause_extend(&pause, 1050);
-	struct neap_limiter rate = {.kind = NEAP_GCRA}, dear = {.kind = NEAP_CONDITIONAL};
-	neap_gcra_init(&rate.as.gcra, 1, 10, 20);
-	struct neap_conditional c = {.of = &rate, .pause = {&pause, NULL}, .on = 5, .off = 1};
-	neap_conditional_init(&dear, &c);
-	struct neap_term term = {&dear, 1, 0, 0};
-	struct neap_all all;
-	neap_all_init(&all, &term, 1);
-	struct neap_engine *e = neap_engine_open(4, 0);
-	struct neap_request r = {.all = &all, .cost = {2}};
-	struct neap_answer a;
-	neap_limiter_take(&rate, 20, 1000);
-	struct neap_booking *b = neap_engine_book(e, &r, neap_never, 1000, &a);   /* 10 at 1100, or 2 after 1050 */
-	if (a.status != NEAP_GRANTED || a.at != 1050 || a.on != 0)
-		trial_fail("%d for %lld", a.status, (long long)a.at);
-	if (neap_limiter_available(&rate, 1050) != 3)
-		trial_fail("%lld left", (long long)neap_limiter_available(&rate, 1050));
+	struct dear x;
+	struct neap_engine *e = open_dear(&x, 1050);
+	struct neap_booking *b = neap_engine_book(e, &x.request, neap_never, 1000, &x.answer);   /* 10 at 1100, or 2 after 1050 */
+	if (x.answer.status != NEAP_GRANTED || x.answer.at != 1050 || x.answer.on != 0)
+		trial_fail("%d for %lld", x.answer.status, (long long)x.answer.at);
+	if (neap_limiter_available(&x.rate, 1050) != 3)
+		trial_fail("%lld left", (long long)neap_limiter_available(&x.rate, 1050));
 	neap_engine_unbook(e, b, 1020);
-	if (neap_limiter_available(&rate, 1050) != 5)
-		trial_fail("%lld left after all", (long long)neap_limiter_available(&rate, 1050));
+	if (neap_limiter_available(&x.rate, 1050) != 5)
+		trial_fail("%lld left after all", (long long)neap_limiter_available(&x.rate, 1050));
 	neap_engine_close(e);
 }
 
@@ -422,32 +434,20 @@ static void after_the_pause(struct dice *d)
 static void during_the_pause(struct dice *d)
 {
 	(void)d;
-	struct neap_pause pause;
-	neap_pause_init(&pause);
-	neap_pause_extend(&pause, 5000);
-	struct neap_limiter rate = {.kind = NEAP_GCRA}, dear = {.kind = NEAP_CONDITIONAL};
-	neap_gcra_init(&rate.as.gcra, 1, 10, 20);
-	struct neap_conditional c = {.of = &rate, .pause = {&pause, NULL}, .on = 5, .off = 1};
-	neap_conditional_init(&dear, &c);
-	struct neap_term term = {&dear, 1, 0, 0};
-	struct neap_all all;
-	neap_all_init(&all, &term, 1);
-	struct neap_engine *e = neap_engine_open(4, 0);
-	struct neap_request r = {.all = &all, .cost = {2}};
-	struct neap_answer a;
-	neap_limiter_take(&rate, 20, 1000);
-	struct neap_booking *one = neap_engine_book(e, &r, neap_never, 1000, &a);
-	if (a.at != 1100 || a.on != 1)
-		trial_fail("for %lld", (long long)a.at);
-	struct neap_booking *two = neap_engine_book(e, &r, neap_never, 1000, &a);
-	if (a.at != 1200 || neap_limiter_available(&rate, 1000) != -20)
-		trial_fail("for %lld", (long long)a.at);
+	struct dear x;
+	struct neap_engine *e = open_dear(&x, 5000);
+	struct neap_booking *one = neap_engine_book(e, &x.request, neap_never, 1000, &x.answer);
+	if (x.answer.at != 1100 || x.answer.on != 1)
+		trial_fail("for %lld", (long long)x.answer.at);
+	struct neap_booking *two = neap_engine_book(e, &x.request, neap_never, 1000, &x.answer);
+	if (x.answer.at != 1200 || neap_limiter_available(&x.rate, 1000) != -20)
+		trial_fail("for %lld", (long long)x.answer.at);
 	neap_engine_unbook(e, one, 1010);
-	if (neap_limiter_available(&rate, 1010) != -9)
-		trial_fail("%lld left", (long long)neap_limiter_available(&rate, 1010));
+	if (neap_limiter_available(&x.rate, 1010) != -9)
+		trial_fail("%lld left", (long long)neap_limiter_available(&x.rate, 1010));
 	neap_engine_unbook(e, two, 1010);
-	if (neap_limiter_available(&rate, 1010) != 1)
-		trial_fail("%lld left after all", (long long)neap_limiter_available(&rate, 1010));
+	if (neap_limiter_available(&x.rate, 1010) != 1)
+		trial_fail("%lld left after all", (long long)neap_limiter_available(&x.rate, 1010));
 	neap_engine_close(e);
 }
 
