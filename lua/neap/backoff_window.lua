@@ -23,11 +23,11 @@
 --- For each window that comes up to two that have ended go, so what ended does not add up, and no
 --- call has to look at all.
 local C = require "neap.engine"
+local heaps = require "neap.heap"
 local limiter = require "neap.limiter"
 local pause = require "neap.pause"
 
 local error, getmetatable, setmetatable = error, getmetatable, setmetatable
-local floor = math.floor
 local tonumber, tostring, type = tonumber, tostring, type
 
 local OPTIONS = { most = true }
@@ -78,35 +78,8 @@ end
 
 local function ends(one) return one.leaf.as.pause.ends end
 
-local function put(heap, place, one)
-  heap[place] = one
-  one.place = place
-end
-
---- Where it belongs, from its place towards those that end sooner.
-local function rise(heap, one)
-  local place = one.place
-  while place > 1 do
-    local up = floor(place / 2)
-    if ends(heap[up]) <= ends(one) then break end
-    put(heap, place, heap[up])
-    place = up
-  end
-  put(heap, place, one)
-end
-
---- The other way.
-local function sink(heap, one)
-  local place = one.place
-  while heap[2 * place] do
-    local down = 2 * place
-    if heap[down + 1] and ends(heap[down + 1]) < ends(heap[down]) then down = down + 1 end
-    if ends(one) <= ends(heap[down]) then break end
-    put(heap, place, heap[down])
-    place = down
-  end
-  put(heap, place, one)
-end
+local by_end = heaps.of(ends)
+local put, rise, sink = by_end.put, by_end.rise, by_end.sink
 
 local function keep(self, one)
   local heap = self.soonest

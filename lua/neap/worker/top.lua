@@ -7,7 +7,9 @@
 --- has more than a 128th of all is in the list.
 ---
 ---     heap     entries, [1] the least, [i] not more than [2i] and [2i + 1]
-local floor, ipairs, setmetatable, sort = math.floor, ipairs, setmetatable, table.sort
+local heaps = require "neap.heap"
+
+local ipairs, setmetatable, sort = ipairs, setmetatable, table.sort
 
 local PLACES = 128
 
@@ -26,34 +28,8 @@ top.__index = top
 ---@return neap.Top
 function top.new() return setmetatable({ heap = {}, by_name = {} }, top) end
 
-local function put(heap, place, entry)
-  heap[place] = entry
-  entry.place = place
-end
-
---- Where it belongs, among those that have more.
-local function sink(heap, entry)
-  local place = entry.place
-  while heap[2 * place] do
-    local down = 2 * place
-    if heap[down + 1] and heap[down + 1].count < heap[down].count then down = down + 1 end
-    if entry.count <= heap[down].count then break end
-    put(heap, place, heap[down])
-    place = down
-  end
-  put(heap, place, entry)
-end
-
-local function rise(heap, entry)
-  local place = entry.place
-  while place > 1 do
-    local up = floor(place / 2)
-    if heap[up].count <= entry.count then break end
-    put(heap, place, heap[up])
-    place = up
-  end
-  put(heap, place, entry)
-end
+local by_count = heaps.of(function (entry) return entry.count end)
+local rise, sink = by_count.rise, by_count.sink
 
 --- One more call of this name.
 ---@param name string
